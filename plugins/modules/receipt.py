@@ -1,0 +1,125 @@
+#!/usr/bin/python
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: receipt
+short_description: Records what a role left on the node
+description:
+  - Measures packages, files, links and directory trees and writes them with the digest of the plan's stage to
+    C(<state_dir>/receipts/<role>.json), atomically.
+  - The probe of the next run compares the receipt with the node; while both agree the whole role is skipped.
+version_added: 0.1.0
+author:
+  - gpufleet contributors (@gpufleet)
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: none
+options:
+  role:
+    description: Name of the role, without the collection's name.
+    type: str
+    required: true
+  digest:
+    description: SHA-256 of the stage of the plan that the role carried out.
+    type: str
+    required: true
+  packages:
+    description: Packages of the distribution that the role installed.
+    type: list
+    elements: str
+    default: []
+  files:
+    description: Files that the role wrote.
+    type: list
+    elements: path
+    default: []
+  links:
+    description: Symbolic links that the role made.
+    type: list
+    elements: path
+    default: []
+  trees:
+    description: Directories whose whole content belongs to the role.
+    type: list
+    elements: path
+    default: []
+  kernel_modules:
+    description: Loaded kernel modules that the role is responsible for.
+    type: list
+    elements: str
+    default: []
+  state_dir:
+    description: Directory of the collection's state on the node.
+    type: path
+    default: /var/lib/gpufleet
+"""
+
+EXAMPLES = r"""
+- name: Record what was installed
+  gpufleet.stack.receipt:
+    role: python
+    digest: "{{ gpufleet_plan.stages.python.digest }}"
+    packages: [python3.11-venv]
+"""
+
+RETURN = r"""
+receipt:
+  description: The receipt as written, or as it would be written in check mode.
+  returned: when not in check mode
+  type: dict
+  sample: {"schema": 1, "role": "python", "packages": {"python3.11-venv": "3.11.2-6"}}
+path:
+  description: Where the receipt lies on the node.
+  returned: always
+  type: str
+  sample: /var/lib/gpufleet/receipts/python.json
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpufleet.stack.plugins.module_utils import receipts
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+
+LISTS = ("packages", "files", "links", "trees", "kernel_modules")
+
+
+def main() -> None:
+    """Entry point of the module."""
+    lists = {
+        name: {"type": "list", "elements": "path" if name in ("files", "links", "trees") else "str", "default": []}
+        for name in LISTS
+    }
+    module = AnsibleModule(
+        argument_spec=dict(
+            role={"type": "str", "required": True},
+            digest={"type": "str", "required": True},
+            state_dir={"type": "path", "default": receipts.STATE_DIR},
+            **lists,
+        ),
+        supports_check_mode=True,
+    )
+    path = receipts.receipt_path(module.params["state_dir"], module.params["role"])
+    if module.check_mode:
+        # A dry run of a bare node installed nothing, so there is nothing to measure.
+        module.exit_json(changed=True, path=path)
+    try:
+        receipt = receipts.measure(
+            module.params["role"], module.params["digest"], *(module.params[name] for name in LISTS)
+        )
+        former = receipts.read_json(path)
+        receipts.write_json(path, receipt)
+    except GpufleetError as error:
+        module.fail_json(msg=str(error), error=error.as_dict())
+    same = former is not None and all(former.get(key) == receipt[key] for key in receipt if key != "written_at")
+    module.exit_json(changed=not same, path=path, receipt=receipt)
+
+
+if __name__ == "__main__":
+    main()
