@@ -1,0 +1,57 @@
+#!/usr/bin/python
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: plan
+short_description: Decides what a node gets, and what of it is already there
+description:
+  - Runs M(gpufleet.stack.stack_probe) on the node, chooses the stack on the controller, locks its wheels, and compares
+    each stage with its receipt. Nothing on the node changes.
+  - This is an action plugin; it needs C(uv) beside C(ansible-playbook) on the controller when a lock has to be made.
+version_added: 0.1.0
+author:
+  - gpufleet contributors (@gpufleet)
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: none
+options:
+  wanted:
+    description: The variables that a user may set, by name; see the table in README.md.
+    type: dict
+    required: true
+  lock_directory:
+    description: Directory on the controller where locks are kept. A lock that is there is used as it is.
+    type: path
+    required: true
+  state_dir:
+    description: Directory of the collection's state on the node.
+    type: path
+    default: /var/lib/gpufleet
+"""
+
+EXAMPLES = r"""
+- name: Look at the node and decide
+  gpufleet.stack.plan:
+    wanted:
+      pytorch_version: "2.0.1"
+    lock_directory: "{{ inventory_dir }}/locks"
+  register: result
+"""
+
+RETURN = r"""
+plan:
+  description:
+    - C(ok), C(conflicts), C(warnings), C(stages) by role, the C(facts) it rests on, and the node's last C(verdict).
+    - The keys of each stage stand in docs/contracts.md.
+  returned: success
+  type: dict
+  sample: {"ok": true, "conflicts": [], "warnings": [], "stages": {"python": {"wanted": true, "needed": false}}}
+"""
