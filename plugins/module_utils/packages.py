@@ -9,7 +9,8 @@ import os
 import re
 import shutil
 import subprocess
-from typing import Collection, Iterator, NamedTuple
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 DPKG_STATUS = "var/lib/dpkg/status"
 DPKG_JOURNAL = "var/lib/dpkg/updates"

@@ -1,0 +1,74 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The running kernel, and what kind of machine it runs on. Private to the collection."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ansible_collections.gpufleet.stack.plugins.module_utils.pci import read_text
+
+_SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+_CONTAINER_MARKS = ("run/systemd/container", "run/.containerenv", ".dockerenv")
+# What firmware calls itself in virtual machines; only asked where the processor does not say (not x86).
+_VM_VENDORS = ("QEMU", "VMware", "Xen", "innotek", "Parallels", "Google", "Amazon EC2", "OpenStack", "Red Hat")
+
+
+def release(sysroot: str) -> str | None:
+    """The release of the running kernel."""
+    return read_text(os.path.join(sysroot, "proc/sys/kernel/osrelease")) or None
+
+
+def _secure_boot(sysroot: str) -> bool | None:
+    try:
+        with open(os.path.join(sysroot, _SECURE_BOOT), "rb") as stream:
+            value = stream.read()
+    except OSError:
+        return None
+    # Four bytes of attributes, then the variable's one byte.
+    return bool(value[4]) if len(value) == 5 else None
+
+
+def facts(sysroot: str) -> dict[str, Any]:
+    """The ``kernel`` part of the facts."""
+    running = release(sysroot)
+    headers = running is not None and os.path.exists(os.path.join(sysroot, "lib/modules", running, "build"))
+    return {"release": running, "headers": headers, "secure_boot": _secure_boot(sysroot)}
+
+
+def _is_wsl(sysroot: str) -> bool:
+    return "microsoft" in (release(sysroot) or "").lower() or os.path.exists(os.path.join(sysroot, "dev/dxg"))
+
+
+def _is_container(sysroot: str) -> bool:
+    if any(os.path.exists(os.path.join(sysroot, mark)) for mark in _CONTAINER_MARKS):
+        return True
+    environment = read_text(os.path.join(sysroot, "proc/1/environ")) or ""  # readable by root only
+    return any(variable.startswith("container=") for variable in environment.split("\0"))
+
+
+def _is_vm(sysroot: str) -> bool:
+    try:
+        with open(os.path.join(sysroot, "proc/cpuinfo"), encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                if line.startswith("flags"):
+                    return "hypervisor" in line.split()
+    except OSError:
+        pass  # a recorded node need not hold it; the firmware's name is asked next
+    dmi = os.path.join(sysroot, "sys/class/dmi/id")
+    vendor = read_text(os.path.join(dmi, "sys_vendor")) or ""
+    product = read_text(os.path.join(dmi, "product_name")) or ""
+    if vendor == "Microsoft Corporation":
+        return product == "Virtual Machine"
+    return vendor.startswith(_VM_VENDORS) and not product.endswith(".metal")
+
+
+def virtualization(sysroot: str) -> str:
+    """``wsl``, ``container``, ``vm`` or ``bare``: the innermost one."""
+    if _is_wsl(sysroot):
+        return "wsl"
+    if _is_container(sysroot):
+        return "container"
+    return "vm" if _is_vm(sysroot) else "bare"
