@@ -47,7 +47,7 @@ import re
 import sys
 import time
 import traceback
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Iterator
 
 EXIT_PASSED = 0
 EXIT_FAILED = 1
@@ -99,24 +99,23 @@ CUDA_LIBRARIES = (
 )
 # libcudart.so.11.0, libcudnn_ops_infer.so.8, and the renamed copies in wheels: libcudart-9335f6a2.so.11.0,
 # libcudart.782fcab0.so.11.0
-_LIBRARY = re.compile(r"(%s)(?:_[a-z0-9_]+|-builtins)?(?:[-.][0-9a-f]{8})?\.so(?:\.|$)" % "|".join(CUDA_LIBRARIES))
+_LIBRARY = re.compile(
+    r"({})(?:_[a-z0-9_]+|-builtins)?(?:[-.][0-9a-f]{{8}})?\.so(?:\.|$)".format("|".join(CUDA_LIBRARIES))
+)
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 REBOOT_NEEDED = "GF-REBOOT-NEEDED"
 NOTHING_EXPECTED = "nothing expected: give --expect to compare it"
 
-Outcome = Dict[str, Any]
-Check = Tuple[str, Callable[[], Outcome]]
-
 
 class Expectations:
     """What the plan says. ``has`` tells an expectation of null from no expectation."""
 
-    def __init__(self, given: Optional[Dict[str, Any]] = None) -> None:
+    def __init__(self, given: dict[str, Any] | None = None) -> None:
         self._given = dict(given or {})
         wrong = sorted(key for key, kind in EXPECTATION_KINDS.items() if not self._is(key, kind))
         if wrong:
-            raise ValueError("--expect: wrong type of value for %s" % ", ".join(wrong))
+            raise ValueError("--expect: wrong type of value for {}".format(", ".join(wrong)))
 
     def _is(self, key: str, kind: Any) -> bool:
         value = self._given.get(key)
@@ -134,12 +133,12 @@ class Expectations:
         return int(self.get("seed", DEFAULT_SEED))
 
     @property
-    def gpus(self) -> Optional[int]:
+    def gpus(self) -> int | None:
         value = self.get("gpus")
         return None if value is None else int(value)
 
     @property
-    def skip_reason(self) -> Optional[str]:
+    def skip_reason(self) -> str | None:
         """Why no GPU is checked, or None."""
         if self.get("gpu_checks") != "skip":
             return None
@@ -150,7 +149,7 @@ class Expectations:
         return bool(self.get("driver_pending", False))
 
 
-EXPECTATION_KINDS: Dict[str, Any] = {
+EXPECTATION_KINDS: dict[str, Any] = {
     "torch_version": str,
     "cuda": str,
     "cudnn": str,
@@ -168,7 +167,7 @@ EXPECTATION_KINDS: Dict[str, Any] = {
 # ---- outcomes -------------------------------------------------------------------------------------------------------
 
 
-def outcome(good: bool, measured: Any, expected: Any, message: str) -> Outcome:
+def outcome(good: bool, measured: Any, expected: Any, message: str) -> dict[str, Any]:
     """Passed or failed; the message is for the one who reads a failure and is kept only there."""
     return {
         "status": PASSED if good else FAILED,
@@ -178,18 +177,19 @@ def outcome(good: bool, measured: Any, expected: Any, message: str) -> Outcome:
     }
 
 
-def skipped(measured: Any, message: str, expected: Any = None) -> Outcome:
+def skipped(measured: Any, message: str, expected: Any = None) -> dict[str, Any]:
     return {"status": SKIPPED, "measured": measured, "expected": expected, "message": message}
 
 
-def run_check(name: str, function: Callable[[], Outcome]) -> Dict[str, Any]:
+def run_check(name: str, function: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Run one check; one that raises has failed."""
     started = time.monotonic()
     try:
         result = function()
-    except Exception as error:  # whatever a broken torch raises is the finding
+    except Exception as error:  # noqa: BLE001 - whatever a broken torch raises is the finding
         where = traceback.extract_tb(error.__traceback__)[-1]
-        text = "%s: %s (%s line %d)" % (type(error).__name__, error, os.path.basename(where.filename), where.lineno or 0)
+        place = f"{os.path.basename(where.filename)} line {where.lineno}"
+        text = f"{type(error).__name__}: {error} ({place})"
         result = {"status": FAILED, "measured": None, "expected": None, "message": text}
     return {
         "name": name,
@@ -215,46 +215,44 @@ def plain(value: Any) -> Any:
 # ---- versions and libraries -----------------------------------------------------------------------------------------
 
 
-def compare_version(measured: Optional[str], wanted: Expectations, key: str, what: str) -> Outcome:
+def compare_version(measured: str | None, wanted: Expectations, key: str, what: str) -> dict[str, Any]:
     """Equal to the letter: "2.0.1" is not "2.0.1+cu117", and "1.10.0+cu102" is no 2.0."""
     if not wanted.has(key):
         return skipped(measured, NOTHING_EXPECTED)
     expected = wanted.get(key)
-    return outcome(
-        measured == expected, measured, expected, "%s is %s, but %s was planned" % (what, measured, expected)
-    )
+    return outcome(measured == expected, measured, expected, f"{what} is {measured}, but {expected} was planned")
 
 
-def check_torch_version(torch: Any, wanted: Expectations) -> Outcome:
+def check_torch_version(torch: Any, wanted: Expectations) -> dict[str, Any]:
     if wanted.has("torch_version") and not wanted.get("torch_version"):
         return skipped(str(torch.__version__), "nothing expected: the plan names no version")
     return compare_version(str(torch.__version__), wanted, "torch_version", "torch.__version__")
 
 
-def check_torch_cuda_version(torch: Any, wanted: Expectations) -> Outcome:
+def check_torch_cuda_version(torch: Any, wanted: Expectations) -> dict[str, Any]:
     return compare_version(torch.version.cuda, wanted, "cuda", "torch.version.cuda")
 
 
-def cudnn_text(number: Optional[int]) -> Optional[str]:
+def cudnn_text(number: int | None) -> str | None:
     """8500 is 8.5.0, and since cuDNN 9 90100 is 9.1.0."""
     if number is None:
         return None
     major, rest = divmod(number, 10000 if number >= 90000 else 1000)
-    return "%d.%d.%d" % (major, rest // 100, rest % 100)
+    return f"{major}.{rest // 100}.{rest % 100}"
 
 
-def same_cudnn(measured: Optional[str], expected: str) -> bool:
+def same_cudnn(measured: str | None, expected: str) -> bool:
     """Torch knows three parts of the version; the plan may name fewer, or all four."""
     parts = expected.split(".")[:3]
     return measured is not None and measured.split(".")[: len(parts)] == parts
 
 
-def check_torch_cudnn_version(torch: Any, wanted: Expectations) -> Outcome:
+def check_torch_cudnn_version(torch: Any, wanted: Expectations) -> dict[str, Any]:
     measured = cudnn_text(torch.backends.cudnn.version())
     expected = wanted.get("cudnn")
     if expected is None:
         return skipped(measured, NOTHING_EXPECTED)
-    message = "torch uses cuDNN %s, but %s was planned" % (measured, expected)
+    message = f"torch uses cuDNN {measured}, but {expected} was planned"
     return outcome(same_cudnn(measured, expected), measured, expected, message)
 
 
@@ -263,7 +261,7 @@ def same_release(measured: str, expected: str) -> bool:
     return measured.split("+")[0] == expected.split("+")[0]
 
 
-def check_import(name: str, wanted: Expectations) -> Outcome:
+def check_import(name: str, wanted: Expectations) -> dict[str, Any]:
     """Torchvision or torchaudio: its compiled part only loads beside the torch that it was built for."""
     expected = wanted.get(name)
     try:
@@ -272,31 +270,31 @@ def check_import(name: str, wanted: Expectations) -> Outcome:
         if error.name != name:
             raise
         if expected is None:
-            return skipped(None, "%s is not installed, and none is expected" % name)
-        return outcome(False, None, expected, "%s %s was planned, but it is not installed" % (name, expected))
+            return skipped(None, f"{name} is not installed, and none is expected")
+        return outcome(False, None, expected, f"{name} {expected} was planned, but it is not installed")
     measured = str(module.__version__)
     if expected is None:
         return outcome(True, measured, "can be imported", "")
-    message = "%s is %s, but %s was planned" % (name, measured, expected)
+    message = f"{name} is {measured}, but {expected} was planned"
     return outcome(same_release(measured, expected), measured, expected, message)
 
 
-def mapped_files(maps: str) -> List[str]:
+def mapped_files(maps: str) -> list[str]:
     """The files named in the text of /proc/self/maps."""
     paths = (line.split(None, 5)[5] for line in maps.splitlines() if len(line.split(None, 5)) == 6)
     return sorted({path.strip() for path in paths if path.startswith("/")})
 
 
-def cuda_libraries(paths: List[str]) -> List[str]:
+def cuda_libraries(paths: list[str]) -> list[str]:
     return [path for path in paths if _LIBRARY.match(os.path.basename(path))]
 
 
-def foreign(paths: List[str], roots: List[str]) -> List[str]:
+def foreign(paths: list[str], roots: list[str]) -> list[str]:
     """Those that lie in none of the folders."""
     return [path for path in paths if not any(path.startswith(root.rstrip("/") + "/") for root in roots)]
 
 
-def environment_roots(torch: Any) -> List[str]:
+def environment_roots(torch: Any) -> list[str]:
     """The folders that a library of this environment may come from.
 
     The one that torch is installed in; and the environment's own where it is one (virtual or conda): a Python of the
@@ -308,12 +306,12 @@ def environment_roots(torch: Any) -> List[str]:
     return roots
 
 
-def check_libraries(torch: Any) -> Outcome:
+def check_libraries(torch: Any) -> dict[str, Any]:
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
         loaded = cuda_libraries(mapped_files(maps.read()))
     roots = environment_roots(torch)
     strangers = foreign(loaded, roots)
-    message = "torch was given libraries that are not its own: %s (LD_LIBRARY_PATH=%s)" % (
+    message = "torch was given libraries that are not its own: {} (LD_LIBRARY_PATH={})".format(
         ", ".join(strangers),
         os.environ.get("LD_LIBRARY_PATH", ""),
     )
@@ -323,11 +321,11 @@ def check_libraries(torch: Any) -> Outcome:
 # ---- tensors and GPUs -----------------------------------------------------------------------------------------------
 
 
-def check_tensor(torch: Any) -> Outcome:
+def check_tensor(torch: Any) -> dict[str, Any]:
     return tensor_outcome(torch.zeros(5, 3))
 
 
-def tensor_outcome(tensor: Any) -> Outcome:
+def tensor_outcome(tensor: Any) -> dict[str, Any]:
     """The tutorial's torch.zeros(5, 3)."""
     values = tensor.tolist()
     rows = values if isinstance(values, list) else [values]
@@ -338,18 +336,18 @@ def tensor_outcome(tensor: Any) -> Outcome:
         "nonzero": sum(1 for cell in cells if cell != 0),
     }
     expected = {"shape": [5, 3], "dtype": "torch.float32", "nonzero": 0}
-    return outcome(measured == expected, measured, expected, "torch.zeros(5, 3) gave %s" % measured)
+    return outcome(measured == expected, measured, expected, f"torch.zeros(5, 3) gave {measured}")
 
 
 def no_gpu_message(wanted: Expectations) -> str:
     if wanted.driver_pending:
-        return "%s: the planned driver is installed, but not loaded yet; reboot this node, then verify again" % (
-            REBOOT_NEEDED
+        return (
+            f"{REBOOT_NEEDED}: the planned driver is installed, but not loaded yet; reboot this node, then verify again"
         )
     return "torch sees no NVIDIA GPU: is a driver loaded, and new enough for this torch? (nvidia-smi says)"
 
 
-def check_cuda_available(torch: Any, wanted: Expectations) -> Outcome:
+def check_cuda_available(torch: Any, wanted: Expectations) -> dict[str, Any]:
     """CUDA available exactly where the plan has GPUs, and as many of them."""
     available = bool(torch.cuda.is_available())
     measured = {"available": available, "count": torch.cuda.device_count() if available else 0}
@@ -363,13 +361,15 @@ def check_cuda_available(torch: Any, wanted: Expectations) -> Outcome:
     if wanted.driver_pending:
         return outcome(False, measured, expected, no_gpu_message(wanted))
     if available or not wanted.gpus:
-        message = "torch sees %d GPU(s), but the plan has %d" % (measured["count"], wanted.gpus)
+        message = f"torch sees {measured['count']} GPU(s), but the plan has {wanted.gpus}"
     else:
         message = no_gpu_message(wanted)
     return outcome(measured == expected, measured, expected, message)
 
 
-def gpu_checks(torch: Any, wanted: Expectations, name: str, function: Callable[[int], Outcome]) -> Iterator[Check]:
+def gpu_checks(
+    torch: Any, wanted: Expectations, name: str, function: Callable[[int], dict[str, Any]]
+) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """One check for each GPU that is planned or seen; one that is skipped, or failed, where that makes no sense."""
     if wanted.skip_reason is not None:
         reason = wanted.skip_reason
@@ -384,12 +384,12 @@ def gpu_checks(torch: Any, wanted: Expectations, name: str, function: Callable[[
         return
     for index in range(max(seen, wanted.gpus or 0)):
         if index < seen:
-            yield "%s:%d" % (name, index), lambda index=index: function(index)  # type: ignore[misc]
+            yield f"{name}:{index}", lambda index=index: function(index)  # type: ignore[misc]
         else:
-            yield "%s:%d" % (name, index), lambda: outcome(False, None, None, no_gpu_message(wanted))
+            yield f"{name}:{index}", lambda: outcome(False, None, None, no_gpu_message(wanted))
 
 
-def served_by(capability: str, architectures: List[str]) -> bool:
+def served_by(capability: str, architectures: list[str]) -> bool:
     """Whether a GPU can run what torch was compiled for.
 
     Machine code (sm_80) runs on the same major version with an equal or higher minor one; intermediate code
@@ -408,7 +408,7 @@ def served_by(capability: str, architectures: List[str]) -> bool:
     return False
 
 
-def kernel_errors(torch: Any, device: Any, seed: int) -> Dict[str, float]:
+def kernel_errors(torch: Any, device: Any, seed: int) -> dict[str, float]:
     """How far a product, an elementwise function and a convolution on the device are from float64 on the CPU."""
     generator = torch.Generator().manual_seed(seed)
     left = torch.randn(KERNEL_SIZE, KERNEL_SIZE, generator=generator)
@@ -417,7 +417,7 @@ def kernel_errors(torch: Any, device: Any, seed: int) -> Dict[str, float]:
     weight = torch.randn(4, 8, 3, 3, generator=generator)
     functional = torch.nn.functional
 
-    def compute(where: Any, kind: Any) -> Dict[str, Any]:
+    def compute(where: Any, kind: Any) -> dict[str, Any]:
         a, b, c, d = (tensor.to(device=where, dtype=kind) for tensor in (left, right, image, weight))
         return {"matmul": a @ b, "elementwise": torch.sigmoid(a) * b + a, "convolution": functional.conv2d(c, d)}
 
@@ -436,8 +436,8 @@ def without_tf32(torch: Any, function: Callable[[], Any]) -> Any:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
 
 
-def check_gpu_kernel(torch: Any, wanted: Expectations, index: int) -> Outcome:
-    capability = "%d.%d" % tuple(torch.cuda.get_device_capability(index))
+def check_gpu_kernel(torch: Any, wanted: Expectations, index: int) -> dict[str, Any]:
+    capability = ".".join(str(part) for part in torch.cuda.get_device_capability(index))
     architectures = list(torch.cuda.get_arch_list())
     expected_capabilities = wanted.get("compute_capabilities", [])
     errors = without_tf32(torch, lambda: kernel_errors(torch, torch.device("cuda", index), wanted.seed))
@@ -448,13 +448,11 @@ def check_gpu_kernel(torch: Any, wanted: Expectations, index: int) -> Outcome:
         "errors": errors,
     }
     expected = {"error_below": KERNEL_BOUND, "compute_capabilities": expected_capabilities}
-    problems = [
-        "%s is off by %.3g" % (name, error) for name, error in errors.items() if not error < KERNEL_BOUND
-    ]
+    problems = [f"{name} is off by {error:.3g}" for name, error in errors.items() if not error < KERNEL_BOUND]
     if not served_by(capability, architectures):
-        problems.append("this torch was not compiled for compute capability %s" % capability)
+        problems.append(f"this torch was not compiled for compute capability {capability}")
     if expected_capabilities and capability not in expected_capabilities:
-        problems.append("compute capability %s is not the planned one" % capability)
+        problems.append(f"compute capability {capability} is not the planned one")
     return outcome(not problems, measured, expected, "; ".join(problems))
 
 
@@ -465,7 +463,7 @@ def sigmoid(z: float) -> float:
     return 1.0 / (1.0 + math.exp(-z))
 
 
-def analytic_gradients(parameters: Dict[str, Any], sigmoid_output: bool) -> Dict[str, Any]:
+def analytic_gradients(parameters: dict[str, Any], sigmoid_output: bool) -> dict[str, Any]:
     """The tutorial's chain rule, dL/dW = dL/da * da/dz * dz/dW, in plain Python: no part of torch checks itself.
 
     :param parameters: W1 (5 x 2), b1 (5), W2 (1 x 5), b2 (1) as lists.
@@ -495,11 +493,9 @@ def analytic_gradients(parameters: Dict[str, Any], sigmoid_output: bool) -> Dict
     return {"W1": grad_w1, "b1": grad_b1, "W2": grad_w2, "b2": grad_b2}
 
 
-def autograd_gradients(torch: Any, parameters: Dict[str, Any], sigmoid_output: bool) -> Dict[str, Any]:
+def autograd_gradients(torch: Any, parameters: dict[str, Any], sigmoid_output: bool) -> dict[str, Any]:
     """The same gradients by torch, in float64."""
-    tensors = {
-        name: torch.tensor(value, dtype=torch.float64, requires_grad=True) for name, value in parameters.items()
-    }
+    tensors = {name: torch.tensor(value, dtype=torch.float64, requires_grad=True) for name, value in parameters.items()}
     x, y = torch.tensor(X, dtype=torch.float64), torch.tensor(Y, dtype=torch.float64)
     a1 = torch.sigmoid(x @ tensors["W1"].t() + tensors["b1"])
     z2 = a1 @ tensors["W2"].t() + tensors["b2"]
@@ -508,7 +504,7 @@ def autograd_gradients(torch: Any, parameters: Dict[str, Any], sigmoid_output: b
     return {name: tensor.grad.tolist() for name, tensor in tensors.items()}
 
 
-def flat(values: Any) -> List[float]:
+def flat(values: Any) -> list[float]:
     return [cell for item in values for cell in flat(item)] if isinstance(values, list) else [float(values)]
 
 
@@ -524,7 +520,7 @@ def relative_error(found: Any, exact: Any) -> float:
     return difference / largest
 
 
-def check_gradients(torch: Any, wanted: Expectations, sigmoid_output: bool) -> Outcome:
+def check_gradients(torch: Any, wanted: Expectations, sigmoid_output: bool) -> dict[str, Any]:
     network = new_network(torch, wanted.seed).double()
     names = ("W1", "b1", "W2", "b2")
     parameters = {name: tensor.detach().tolist() for name, tensor in zip(names, network.parameters())}
@@ -532,7 +528,7 @@ def check_gradients(torch: Any, wanted: Expectations, sigmoid_output: bool) -> O
     exact = analytic_gradients(parameters, sigmoid_output)
     errors = {name: relative_error(found[name], exact[name]) for name in names}
     worst = max(errors, key=lambda name: errors[name])
-    message = "autograd and the chain rule differ by %.3g in dL/d%s" % (errors[worst], worst)
+    message = f"autograd and the chain rule differ by {errors[worst]:.3g} in dL/d{worst}"
     return outcome(
         all(error < GRADIENT_BOUND for error in errors.values()),
         {"relative_errors": errors, "gradients": found},
@@ -555,7 +551,7 @@ def half_squared_error(y: Any, a2: Any) -> Any:
     return 0.5 * ((y - a2) ** 2).sum()
 
 
-def train(torch: Any, network: Any, targets: List[List[float]], steps: int, device: Any) -> Dict[str, Any]:
+def train(torch: Any, network: Any, targets: list[list[float]], steps: int, device: Any) -> dict[str, Any]:
     """Train with Adam what is not frozen, and say how it went."""
     x, y = torch.tensor(X, device=device), torch.tensor(targets, device=device)
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=LEARNING_RATE)
@@ -576,29 +572,29 @@ def train(torch: Any, network: Any, targets: List[List[float]], steps: int, devi
     }
 
 
-def trained(torch: Any, seed: int, device: Any = "cpu", steps: int = TRAINING_STEPS) -> Tuple[Any, Dict[str, Any]]:
+def trained(torch: Any, seed: int, device: Any = "cpu", steps: int = TRAINING_STEPS) -> tuple[Any, dict[str, Any]]:
     network = new_network(torch, seed).to(device)
     return network, train(torch, network, Y, steps, device)
 
 
-def training_problems(result: Dict[str, Any], bound: float) -> List[str]:
+def training_problems(result: dict[str, Any], bound: float) -> list[str]:
     """NaN compares as false, hence the form of the comparisons."""
     problems = []
     if not result["loss_end"] < bound:
-        problems.append("the loss is %.4g after %d steps" % (result["loss_end"], result["steps"]))
+        problems.append(f"the loss is {result['loss_end']:.4g} after {result['steps']} steps")
     if not result["loss_start"] > bound:
-        problems.append("the loss was %.4g before training: nothing was learnt" % result["loss_start"])
+        problems.append(f"the loss was {result['loss_start']:.4g} before training: nothing was learnt")
     return problems
 
 
-def check_training(torch: Any, wanted: Expectations) -> Outcome:
+def check_training(torch: Any, wanted: Expectations) -> dict[str, Any]:
     result = trained(torch, wanted.seed)[1]
     result["seed"] = wanted.seed
     problems = training_problems(result, TRAINING_LOSS_BOUND)
     return outcome(not problems, result, {"loss_below": TRAINING_LOSS_BOUND}, "; ".join(problems))
 
 
-def check_gpu_training(torch: Any, wanted: Expectations, index: int) -> Outcome:
+def check_gpu_training(torch: Any, wanted: Expectations, index: int) -> dict[str, Any]:
     """Trained on the GPU from the same start, the network answers as the one trained on the CPU."""
     on_cpu = trained(torch, wanted.seed)[1]
     result = trained(torch, wanted.seed, torch.device("cuda", index))[1]
@@ -607,7 +603,7 @@ def check_gpu_training(torch: Any, wanted: Expectations, index: int) -> Outcome:
     result["difference_from_cpu"] = difference
     problems = training_problems(result, TRAINING_LOSS_BOUND)
     if not difference < TRAINING_AGREEMENT_BOUND:
-        problems.append("its predictions differ from the CPU's by %.4g" % difference)
+        problems.append(f"its predictions differ from the CPU's by {difference:.4g}")
     expected = {"loss_below": TRAINING_LOSS_BOUND, "difference_from_cpu_below": TRAINING_AGREEMENT_BOUND}
     return outcome(not problems, result, expected, "; ".join(problems))
 
@@ -617,18 +613,18 @@ def freeze(layer: Any) -> None:
         parameter.requires_grad_(False)
 
 
-def copied(layer: Any) -> List[Any]:
+def copied(layer: Any) -> list[Any]:
     return [parameter.detach().clone() for parameter in layer.parameters()]
 
 
-def identical(torch: Any, before: List[Any], after: List[Any]) -> bool:
+def identical(torch: Any, before: list[Any], after: list[Any]) -> bool:
     """Bit for bit: torch.equal takes 0.0 and -0.0 for equal, so the bits are compared."""
     return len(before) == len(after) and all(
         torch.equal(a.contiguous().view(torch.int32), b.contiguous().view(torch.int32)) for a, b in zip(before, after)
     )
 
 
-def check_fine_tuning(torch: Any, wanted: Expectations) -> Outcome:
+def check_fine_tuning(torch: Any, wanted: Expectations) -> dict[str, Any]:
     """The first layer frozen, the second trained on new targets."""
     network = trained(torch, wanted.seed)[0]
     first, second = network[0], network[2]
@@ -646,7 +642,7 @@ def check_fine_tuning(torch: Any, wanted: Expectations) -> Outcome:
     return outcome(not problems, result, expected, "; ".join(problems))
 
 
-def check_reproducible(torch: Any, wanted: Expectations) -> Outcome:
+def check_reproducible(torch: Any, wanted: Expectations) -> dict[str, Any]:
     first, second = (copied(trained(torch, wanted.seed)[0]) for unused in range(2))
     other = copied(trained(torch, wanted.seed + 1, steps=1)[0])
     measured = {
@@ -654,13 +650,13 @@ def check_reproducible(torch: Any, wanted: Expectations) -> Outcome:
         "other_seed_differs": not identical(torch, first, other),
     }
     expected = {"same_seed_identical": True, "other_seed_differs": True}
-    return outcome(measured == expected, measured, expected, "the seed does not decide the result: %s" % measured)
+    return outcome(measured == expected, measured, expected, f"the seed does not decide the result: {measured}")
 
 
 # ---- all together ---------------------------------------------------------------------------------------------------
 
 
-def all_checks(torch: Any, wanted: Expectations) -> Iterator[Check]:
+def all_checks(torch: Any, wanted: Expectations) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Every check in order. The libraries come last: by then torch has loaded all that the others needed."""
     yield "torch_version", lambda: check_torch_version(torch, wanted)
     yield "torch_cuda_version", lambda: check_torch_cuda_version(torch, wanted)
@@ -681,7 +677,7 @@ def all_checks(torch: Any, wanted: Expectations) -> Iterator[Check]:
     yield "libraries", lambda: check_libraries(torch)
 
 
-def report(torch: Any, wanted: Expectations) -> Dict[str, Any]:
+def report(torch: Any, wanted: Expectations) -> dict[str, Any]:
     started = time.monotonic()
     checks = [run_check(name, function) for name, function in all_checks(torch, wanted)]
     return {
@@ -693,49 +689,49 @@ def report(torch: Any, wanted: Expectations) -> Dict[str, Any]:
     }
 
 
-def brief(check: Dict[str, Any]) -> str:
+def brief(check: dict[str, Any]) -> str:
     """What a reader of the table wants to know of a check."""
     if check["message"]:
         return str(check["message"])
     measured = check["measured"]
     if isinstance(measured, dict) and "loss_end" in measured:
-        return "loss %.4g -> %.2g in %d steps" % (measured["loss_start"], measured["loss_end"], measured["steps"])
+        return f"loss {measured['loss_start']:.4g} -> {measured['loss_end']:.2g} in {measured['steps']} steps"
     if isinstance(measured, dict) and "relative_errors" in measured:
-        return "largest relative error %.1e" % max(measured["relative_errors"].values())
+        return f"largest relative error {max(measured['relative_errors'].values()):.1e}"
     if isinstance(measured, dict) and "loaded" in measured:
-        return "%d CUDA libraries loaded, all of this environment" % len(measured["loaded"])
+        return f"{len(measured['loaded'])} CUDA libraries loaded, all of this environment"
     if isinstance(measured, dict) and "device" in measured:
-        return "%s, compute capability %s" % (measured["device"], measured["compute_capability"])
+        return f"{measured['device']}, compute capability {measured['compute_capability']}"
     if isinstance(measured, dict):
-        return ", ".join("%s %s" % (key, value) for key, value in measured.items())
+        return ", ".join(f"{key} {value}" for key, value in measured.items())
     return str(measured)
 
 
-def table(result: Dict[str, Any]) -> str:
+def table(result: dict[str, Any]) -> str:
     checks = result["checks"]
     width = max(len(check["name"]) for check in checks)
     lines = []
     for check in checks:
         text = brief(check)
         if check["status"] == SKIPPED and check["measured"] is not None:
-            text = "%s (%s)" % (json.dumps(check["measured"]), text)
-        lines.append("%-7s  %-*s  %s" % (check["status"], width, check["name"], text))
+            text = f"{json.dumps(check['measured'])} ({text})"
+        lines.append(f"{check['status']:<7}  {check['name']:<{width}}  {text}")
     count = {status: sum(1 for check in checks if check["status"] == status) for status in (PASSED, FAILED, SKIPPED)}
     lines.append("")
     lines.append(
-        "%s: %d passed, %d failed, %d skipped in %.1f s"
-        % ("OK" if result["ok"] else "NOT OK", count[PASSED], count[FAILED], count[SKIPPED], result["seconds"])
+        f"{'OK' if result['ok'] else 'NOT OK'}: {count[PASSED]} passed, {count[FAILED]} failed, "
+        f"{count[SKIPPED]} skipped in {result['seconds']:.1f} s"
     )
     return "\n".join(lines)
 
 
-def read_expectations(path: Optional[str]) -> Expectations:
+def read_expectations(path: str | None) -> Expectations:
     if path is None:
         return Expectations()
     with open(path, encoding="utf-8") as file:
         given = json.load(file)
     if not isinstance(given, dict):
-        raise ValueError("--expect: %s does not hold a JSON object" % path)
+        raise ValueError(f"--expect: {path} does not hold a JSON object")  # noqa: TRY004 - it is the file that is wrong
     return Expectations(given)
 
 
@@ -747,7 +743,7 @@ def quiet_stdout() -> Any:
     return own
 
 
-def main(arguments: Optional[List[str]] = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Prove that the PyTorch of this Python computes what it should.")
     parser.add_argument("--expect", metavar="FILE.json", help="what the plan says; see the head of this file")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
@@ -755,13 +751,13 @@ def main(arguments: Optional[List[str]] = None) -> int:
     try:
         wanted = read_expectations(options.expect)
     except (OSError, ValueError) as error:
-        print("gpufleet_verify: %s" % error, file=sys.stderr)
+        print(f"gpufleet_verify: {error}", file=sys.stderr)
         return EXIT_COULD_NOT_RUN
     out = quiet_stdout()
     try:
         torch = importlib.import_module("torch")
-    except Exception as error:  # a half-removed environment raises anything from ImportError to AttributeError
-        print("gpufleet_verify: %s cannot import torch: %s" % (sys.executable, error), file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 - a half-removed environment raises anything
+        print(f"gpufleet_verify: {sys.executable} cannot import torch: {error}", file=sys.stderr)
         return EXIT_COULD_NOT_RUN
     result = report(torch, wanted)
     print(json.dumps(result, allow_nan=False, sort_keys=True) if options.json else table(result), file=out)
