@@ -49,9 +49,13 @@ PARTS = ("gpu", "cuda", "node")
 def resolve_filter(facts: Any, wanted: Any) -> dict[str, Any]:
     """Check the arguments and resolve."""
     if not isinstance(facts, dict) or any(not isinstance(facts.get(part), dict) for part in PARTS):
-        raise AnsibleFilterError(f"gpufleet.stack.resolve: the facts need the keys {', '.join(PARTS)}, got {facts!r:.200}")
+        raise AnsibleFilterError(
+            f"gpufleet.stack.resolve: the facts need the keys {', '.join(PARTS)}, got {facts!r:.200}"
+        )
     if not isinstance(wanted, dict):
-        raise AnsibleFilterError(f"gpufleet.stack.resolve: the wishes are a dictionary of variables, got {wanted!r:.200}")
+        raise AnsibleFilterError(
+            f"gpufleet.stack.resolve: the wishes are a dictionary of variables, got {wanted!r:.200}"
+        )
     return resolve(facts, wanted, catalog.load())
 
 

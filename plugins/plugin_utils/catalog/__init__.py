@@ -14,7 +14,7 @@ import yaml
 DIRECTORY = pathlib.Path(__file__).parent
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load() -> dict[str, Any]:
     """``{name: content}`` of each file of the catalog. Callers must not change what they get."""
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(DIRECTORY.glob("*.yml"))}

@@ -44,6 +44,6 @@ def resolve(facts: dict[str, Any], wanted: dict[str, Any], catalog: dict[str, An
     stages["pytorch"], chosen = torch.plan(decision, served, interpreter)
     stages["python"] = python.plan(decision, chosen)
     stages["cuda_toolkit"] = cuda.plan_toolkit(decision, chosen)
-    stages["cudnn"] = cuda.plan_cudnn(decision, stages["cuda_toolkit"])
+    stages["cudnn"] = cuda.plan_cudnn(decision, stages["cuda_toolkit"], chosen)
     stages["verify"] = verify.plan(decision, stages)
     return decision.answer({role: stages[role] for role in ROLES})

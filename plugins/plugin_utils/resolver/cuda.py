@@ -76,7 +76,7 @@ def _unavailable(decision: Decision, wish: str, row: Row | None) -> Row:
     return nothing("no fitting toolkit", **NO_TOOLKIT)
 
 
-def plan_cudnn(decision: Decision, toolkit: Row) -> Row:
+def plan_cudnn(decision: Decision, toolkit: Row, chosen: list[Row]) -> Row:
     """The newest cuDNN of the wanted series for the CUDA major of the toolkit, from NVIDIA's own wheels."""
     wish = decision.wanted["cudnn_version"]
     if wish == "none":
@@ -84,17 +84,17 @@ def plan_cudnn(decision: Decision, toolkit: Row) -> Row:
     if wish == "auto" and not toolkit["wanted"]:
         return nothing("there is no CUDA toolkit that it would stand beside; torch brings its own", **NO_CUDNN)
     major = key(toolkit["default"])[0] if toolkit["default"] else None
-    rows = [row for row in decision.catalog["cudnn"]["rows"] if major in (None, row["cuda_major"])]
-    fitting = [row for row in rows if wish == "auto" or in_series(row["version"], wish)]
-    if decision.facts["node"]["architecture"] != "x86_64" or not fitting:
+    rows = [row for row in decision.catalog["cudnn"]["cudnn"] if major in (None, row["cuda_major"])]
+    series = _torch_line(chosen) if wish == "auto" else wish
+    architecture = decision.facts["node"]["architecture"]
+    fitting = [row for row in rows if in_series(row["version"], series) and architecture in row["architectures"]]
+    if not fitting:
         return _no_cudnn(decision, wish, rows)
     row = max(fitting, key=lambda each: key(each["version"]))
     return {
         "wanted": True,
         "why": [
-            f"cuDNN {row['version']} for CUDA {row['cuda_major']}: the newest {wish if wish != 'auto' else ''} that fits".replace(
-                "  ", " "
-            )
+            f"cuDNN {row['version']} for CUDA {row['cuda_major']}: the newest of cuDNN {series} in NVIDIA's wheels"
         ],
         "cudnns": [
             {
@@ -107,6 +107,12 @@ def plan_cudnn(decision: Decision, toolkit: Row) -> Row:
         ],
         "profile": decision.wanted["gpufleet_environment"] == "profile",
     }
+
+
+def _torch_line(chosen: list[Row]) -> str:
+    """The major version of torch's own cuDNN: software built beside torch fits it best."""
+    own = next((choice["build"]["cudnn"] for choice in chosen if choice["build"]["cudnn"]), None)
+    return str(key(own)[0]) if own else "9"
 
 
 def _no_cudnn(decision: Decision, wish: str, rows: list[Row]) -> Row:

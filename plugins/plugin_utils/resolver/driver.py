@@ -58,8 +58,8 @@ def _from_distribution(decision: Decision) -> tuple[dict[str, Any], str | None]:
             ],
         )
     _check_branch(decision, branch)
-    flavour = _flavour(decision, branch)
-    packages = list(row["packages"] if flavour == "proprietary" else row["open_packages"])
+    flavour = _flavour(decision, row)
+    packages = row["packages"] if flavour == "proprietary" else row["open_packages"] or []
     deb_architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(node["architecture"], "")
     headers = row["headers"].get(deb_architecture)
     stage = {
@@ -123,11 +123,12 @@ def _allowed(decision: Decision) -> dict[str, list[str]]:
     return {architecture: rows[architecture] for architecture in sorted(found) if architecture in rows}
 
 
-def _flavour(decision: Decision, branch: str) -> str:
-    allowed = _allowed(decision)
+def _flavour(decision: Decision, row: dict[str, Any]) -> str:
+    branch: str = row["branch"]
+    allowed = {**_allowed(decision), f"{decision.platform}'s archive": row["flavours"]}
     common = {"open", "proprietary"}.intersection(*map(set, allowed.values()))
     wanted: str = decision.wanted["nvidia_driver_flavour"]
-    because = [f"{architecture} needs {' or '.join(names)} modules" for architecture, names in allowed.items()]
+    because = [f"{whose}: {' or '.join(names)} modules" for whose, names in allowed.items()]
     if not common:
         decision.conflict(
             "GF-DRIVER-FLAVOUR",
@@ -139,7 +140,7 @@ def _flavour(decision: Decision, branch: str) -> str:
     if wanted == "auto":
         newer = at_least(branch, str(decision.catalog["driver"]["flavours"]["open_default_from"]))
         preferred = "open" if newer else "proprietary"
-        return preferred if preferred in common else common.pop()
+        return preferred if preferred in common else min(common)
     if wanted not in common:
         decision.conflict(
             "GF-DRIVER-FLAVOUR",
