@@ -1,0 +1,222 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether the installed NVIDIA driver is whole: kernel modules, libraries, what is loaded. Private to the collection."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+
+# Runs a command, gives (status, stdout, stderr). An alias is evaluated when it is read, so typing's names (3.8).
+Run = Callable[[list[str]], tuple[int, str, str]]
+
+MODULE_FILE = re.compile(r"^nvidia(-current|-current-open|-open|-tesla[\w.-]*)?\.ko(\.(xz|zst|gz))?$")
+LIBRARY_FOLDERS = ("usr/lib/*-linux-gnu", "usr/lib/*-linux-gnu/nvidia/*", "usr/lib64", "usr/lib")
+LIBRARIES = ("libnvidia-ml.so", "libcuda.so")
+COMPETITORS = ("nouveau", "nova_core")
+DKMS_LINE = re.compile(
+    r"^(?P<name>nvidia[\w.-]*)[/,] ?(?P<version>[\w.]+)(?:, (?P<kernel>[^,]+), (?P<arch>[^:]+))?: (?P<state>\w+)"
+)
+LOG_TAIL = 15
+
+
+def library_versions(root: str = "/") -> dict[str, list[str]]:
+    """Versions in the file names of the driver's libraries, ``{"libcuda.so": ["535.309.01"]}``."""
+    found: dict[str, set[str]] = {}
+    for folder in LIBRARY_FOLDERS:
+        for library in LIBRARIES:
+            for path in glob.glob(os.path.join(root, folder, library + ".*")):
+                version = os.path.basename(path)[len(library) + 1 :]
+                if re.fullmatch(r"\d+\.\d+(\.\d+)?", version):
+                    found.setdefault(library, set()).add(version)
+    return {name: sorted(versions) for name, versions in found.items()}
+
+
+def module_file(kernel: str, root: str = "/") -> str | None:
+    """The nvidia module of a kernel; the one that DKMS put under updates/ wins, as it does for modprobe."""
+    base = os.path.join(root, "lib/modules", kernel)
+    for folder in ("updates", "extra", "weak-updates", "kernel"):
+        for directory, subdirectories, files in os.walk(os.path.join(base, folder)):
+            subdirectories.sort()
+            for name in sorted(files):
+                if MODULE_FILE.match(name):
+                    return os.path.join(directory, name)
+    return None
+
+
+def kernels(root: str = "/") -> list[dict[str, Any]]:
+    """Every kernel of the node: release, whether its headers and its image are there, its nvidia module's file."""
+    found = []
+    try:
+        releases = sorted(os.listdir(os.path.join(root, "lib/modules")))
+    except FileNotFoundError:
+        releases = []
+    for release in releases:
+        found.append(
+            {
+                "release": release,
+                "headers": os.path.exists(os.path.join(root, "lib/modules", release, "build/Makefile")),
+                "image": os.path.exists(os.path.join(root, "boot/vmlinuz-" + release)),
+                "module": module_file(release, root),
+                "version": None,
+            }
+        )
+    return found
+
+
+def loaded_modules(root: str = "/") -> dict[str, Any]:
+    """What the running kernel has loaded: the version of nvidia (None: not loaded) and a competing driver."""
+    version = None
+    try:
+        with open(os.path.join(root, "sys/module/nvidia/version"), encoding="ascii", errors="replace") as stream:
+            version = stream.read().strip()
+    except OSError:
+        pass  # not loaded, which is an answer
+    present = [name for name in COMPETITORS if os.path.isdir(os.path.join(root, "sys/module", name))]
+    return {"version": version, "competitor": present[0] if present else None}
+
+
+def parse_dkms_status(text: str) -> list[dict[str, str]]:
+    """The nvidia lines of ``dkms status``; kernel is empty for a source that was added and never built."""
+    rows = []
+    for line in text.splitlines():
+        match = DKMS_LINE.match(line.strip())
+        if match:
+            rows.append({key: (match[key] or "") for key in ("name", "version", "kernel", "state")})
+    return rows
+
+
+def make_log_tail(name: str, version: str, root: str = "/") -> str:
+    """The last lines of DKMS's build log; empty where there is none."""
+    pattern = os.path.join(root, "var/lib/dkms", name, version)
+    for path in glob.glob(os.path.join(pattern, "build/make.log")) + sorted(
+        glob.glob(os.path.join(pattern, "*/*/log/make.log"))
+    ):
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return "\n".join(stream.read().splitlines()[-LOG_TAIL:])
+    return ""
+
+
+def build(state: list[dict[str, Any]], run: Run, root: str = "/") -> list[str]:
+    """Build the module with DKMS for each kernel that has headers and lacks it; the kernels it was built for.
+
+    :raises GpufleetError: GF-DKMS-FAILED when a build fails.
+    """
+    lacking = [kernel for kernel in state if kernel["headers"] and kernel["module"] is None]
+    if not lacking:
+        return []
+    code, out, err = run(["dkms", "status"])
+    sources = parse_dkms_status(out) if code == 0 else []
+    if not sources:
+        raise dkms_error(
+            lacking[0]["release"], "nvidia", "", "DKMS has no source of the driver: " + (err or out).strip()
+        )
+    name, version = sources[-1]["name"], sources[-1]["version"]
+    built = []
+    for kernel in lacking:
+        code, out, err = run(["dkms", "install", f"{name}/{version}", "-k", kernel["release"]])
+        kernel["module"] = module_file(kernel["release"], root)
+        if code != 0 or kernel["module"] is None:
+            raise dkms_error(
+                kernel["release"], name, version, make_log_tail(name, version, root) or (err or out).strip()
+            )
+        built.append(kernel["release"])
+    return built
+
+
+def dkms_error(kernel: str, name: str, version: str, detail: str) -> GpufleetError:
+    """GF-DKMS-FAILED for one kernel."""
+    command = (
+        f"dkms install {name}/{version} -k {kernel}" if version else "apt-get install --reinstall nvidia-kernel-dkms"
+    )
+    return GpufleetError(
+        "GF-DKMS-FAILED",
+        f"the NVIDIA kernel module was not built for kernel {kernel}" + (f":\n{detail}" if detail else ""),
+        "the driver does not support this kernel or its compiler, or the headers are not complete",
+        f"read /var/lib/dkms/{name}/{version or '*'}/build/make.log, then: {command}",
+    )
+
+
+def measure_versions(state: list[dict[str, Any]], run: Run) -> None:
+    """Ask modinfo for the version of each module file."""
+    for kernel in state:
+        if kernel["module"] is not None:
+            code, out, _err = run(["modinfo", "-F", "version", kernel["module"]])
+            kernel["version"] = out.strip() or None if code == 0 else None
+
+
+def check(state: list[dict[str, Any]], libraries: dict[str, list[str]]) -> str:
+    """The one version of the driver.
+
+    :raises GpufleetError: GF-DKMS-FAILED where no kernel has a module, GF-DRIVER-MISMATCH where the parts differ.
+    """
+    for kernel in state:
+        if kernel["headers"] and kernel["module"] is None:
+            raise dkms_error(kernel["release"], "nvidia-current", "", "")
+    built = [kernel for kernel in state if kernel["module"] is not None]
+    if not built:
+        raise GpufleetError(
+            "GF-DKMS-FAILED",
+            "no kernel of this node has an NVIDIA module",
+            "no kernel headers are installed, so DKMS had nothing to build for",
+            "apt-get install linux-headers-amd64 (the headers of the node's kernel), then run this play again",
+        )
+    versions = {f"module of {kernel['release']}": [kernel["version"] or "unknown"] for kernel in built}
+    versions.update(libraries)
+    distinct = {version for group in versions.values() for version in group}
+    lacking = [name for name in LIBRARIES if name not in libraries]
+    if len(distinct) != 1 or lacking or "unknown" in distinct:
+        parts = ", ".join(f"{name} {'/'.join(group)}" for name, group in sorted(versions.items()))
+        raise GpufleetError(
+            "GF-DRIVER-MISMATCH",
+            f"the parts of the NVIDIA driver differ: {parts}"
+            + (f"; not there: {', '.join(lacking)}" if lacking else ""),
+            "one part was upgraded, or installed from another source, without the others",
+            "apt-get install --reinstall nvidia-kernel-dkms libcuda1 libnvidia-ml1, or remove the foreign copy",
+        )
+    return distinct.pop()
+
+
+def reboot_reason(
+    state: list[dict[str, Any]], version: str, running: str, loaded: dict[str, Any]
+) -> tuple[bool, str | None]:
+    """Whether the driver can be had without a reboot: (it may be loaded now, why a reboot is needed or None)."""
+    if loaded["version"] is not None:
+        if loaded["version"] == version:
+            return False, None
+        return False, f"driver {loaded['version']} is loaded, {version} is installed"
+    if loaded["competitor"] is not None:
+        return False, f"{loaded['competitor']} is loaded and holds the GPU"
+    here = [kernel for kernel in state if kernel["release"] == running]
+    if here and here[0]["module"] is not None:
+        return True, None
+    bootable = [kernel["release"] for kernel in state if kernel["module"] is not None and kernel["image"]]
+    if bootable:
+        return False, f"the running kernel {running} has no NVIDIA module; kernel {bootable[-1]} has one"
+    others = ", ".join(kernel["release"] for kernel in state if kernel["module"] is not None)
+    return (
+        False,
+        f"the running kernel {running} has no NVIDIA module (built for {others}), and no installed kernel image has one",
+    )
+
+
+def load(run: Run) -> None:
+    """Load the driver into the running kernel.
+
+    :raises GpufleetError: GF-DRIVER-LOAD when the kernel refuses it.
+    """
+    for name in ("nvidia", "nvidia-uvm"):
+        code, out, err = run(["modprobe", name])
+        if code != 0:
+            raise GpufleetError(
+                "GF-DRIVER-LOAD",
+                f"the kernel refuses to load {name}: {(err or out).strip()}",
+                "Secure Boot accepts signed modules only, or this driver does not support the GPU (see dmesg)",
+                "dmesg | grep -i -e nvidia -e NVRM; with Secure Boot enrol the DKMS key: mokutil --import /var/lib/dkms/mok.pub",
+            )

@@ -1,0 +1,137 @@
+#!/usr/bin/python
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: driver_check
+short_description: Proves that the installed NVIDIA driver is whole
+description:
+  - Every kernel with headers must have an nvidia module, and its version must be that of the libraries.
+  - Builds with DKMS what is missing and loads the driver, each only when told to.
+  - The driver is loaded only where the running kernel has the module, no other driver holds the GPU and none is
+    loaded yet. Nothing is ever unloaded and nothing is rebooted; RV(reboot_needed) says when that is left to do.
+version_added: 0.1.0
+author:
+  - gpufleet contributors (@gpufleet)
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: none
+options:
+  build:
+    description: Build the module with DKMS for kernels that have headers and lack it.
+    type: bool
+    default: false
+  load:
+    description: Load the driver where that is possible. Leave it off on a node without a GPU.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Prove the driver
+  gpufleet.stack.driver_check:
+    build: true
+    load: true
+"""
+
+RETURN = r"""
+version:
+  description: The version of the driver, of its modules and of its libraries.
+  returned: success
+  type: str
+  sample: 535.309.01
+kernels:
+  description: Every kernel with release, headers, image, module (file) and version of the module.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - release: 6.1.0-56-amd64
+      headers: true
+      image: true
+      module: /lib/modules/6.1.0-56-amd64/updates/dkms/nvidia-current.ko
+      version: 535.309.01
+libraries:
+  description: Versions in the names of the driver's libraries.
+  returned: always
+  type: dict
+  sample: {"libcuda.so": ["535.309.01"], "libnvidia-ml.so": ["535.309.01"]}
+built:
+  description: Kernels that the module was built for just now.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+loaded:
+  description: Version of the loaded driver, null where none is loaded.
+  returned: always
+  type: str
+  sample: 535.309.01
+reboot_needed:
+  description: Whether the driver only works after a reboot.
+  returned: success
+  type: bool
+  sample: false
+reason:
+  description: Why a reboot is needed, or null.
+  returned: success
+  type: str
+  sample: nouveau is loaded and holds the GPU
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpufleet.stack.plugins.module_utils import driver_state
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+
+
+def main() -> None:
+    """Entry point of the module."""
+    module = AnsibleModule(
+        argument_spec={"build": {"type": "bool", "default": False}, "load": {"type": "bool", "default": False}},
+        supports_check_mode=True,
+    )
+    module.run_command_environ_update = {"LANGUAGE": "C", "LC_ALL": "C"}
+
+    def run(command: list[str]) -> tuple[int, str, str]:
+        program = module.get_bin_path(command[0], opt_dirs=["/usr/sbin", "/sbin"])
+        if program is None:
+            return 127, "", f"{command[0]} is not installed"
+        code, out, err = module.run_command([program] + command[1:])
+        return code, out, err
+
+    libraries = driver_state.library_versions()
+    kernels = driver_state.kernels()
+    loaded = driver_state.loaded_modules()
+    result = {"kernels": kernels, "libraries": libraries, "built": [], "loaded": loaded["version"], "changed": False}
+    lacking = [kernel for kernel in kernels if kernel["headers"] and kernel["module"] is None]
+    if module.check_mode and (not libraries or lacking or not any(kernel["module"] for kernel in kernels)):
+        # A dry run of a node on which the packages are not installed yet: nothing to measure.
+        module.exit_json(version=None, reboot_needed=False, reason=None, **dict(result, changed=True))
+    try:
+        if module.params["build"]:
+            result["built"] = driver_state.build(kernels, run)
+        driver_state.measure_versions(kernels, run)
+        version = driver_state.check(kernels, libraries)
+        loadable, reason = driver_state.reboot_reason(kernels, version, os.uname().release, loaded)
+        result["changed"] = bool(result["built"])
+        if loadable and module.params["load"]:
+            result["changed"] = True
+            if not module.check_mode:
+                driver_state.load(run)
+                result["loaded"] = driver_state.loaded_modules()["version"]
+    except GpufleetError as error:
+        module.fail_json(msg=str(error), error=error.as_dict(), **result)
+    module.exit_json(version=version, reboot_needed=reason is not None, reason=reason, **result)
+
+
+if __name__ == "__main__":
+    main()
