@@ -46,6 +46,7 @@ def _stage_line(role: str, stage: Row) -> str:
 
 def _download_line(stages: Row) -> list[str]:
     wheels = stages["pytorch"]["environments"] if stages["pytorch"]["needed"] else []
-    download = sum(environment["lock"]["download_bytes"] for environment in wheels)
+    downloads = [environment["lock"]["download_bytes"] for environment in wheels]
+    download = "an unknown size" if None in downloads else f"up to {sum(downloads) / 1e9:.1f} GB"
     disk = sum(environment["disk_mib"] for environment in wheels)
-    return [f"size: up to {download / 1e9:.1f} GB to download, {disk / 1024:.1f} GiB on disk"] if wheels else []
+    return [f"size: {download} to download, {disk / 1024:.1f} GiB on disk"] if wheels else []

@@ -37,8 +37,12 @@ def facts(
         for name, family, capability in (GPUS[gpu] for gpu in gpus)
     ]
     distribution_python = PYTHON.get(version, "3.9")
-    pythons = [{"version": distribution_python, "path": f"/usr/bin/python{distribution_python}", "provider": "distribution"}]
-    pythons += [{"version": each, "path": f"/usr/local/bin/python{each}", "provider": "installed"} for each in extra_pythons]
+    pythons = [
+        {"version": distribution_python, "path": f"/usr/bin/python{distribution_python}", "provider": "distribution"}
+    ]
+    pythons += [
+        {"version": each, "path": f"/usr/local/bin/python{each}", "provider": "installed"} for each in extra_pythons
+    ]
     return {
         "gpu": {
             "present": bool(devices),

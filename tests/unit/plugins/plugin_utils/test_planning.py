@@ -1,0 +1,132 @@
+"""From a probe to a plan: which stages are needed, where an environment lies, whether it fits on the disk."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import locks, planning
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import ROLES
+
+from .factory import facts
+
+WHEEL = {"name": "nvidia-cudnn-cu11", "version": "8.9", "url": "https://index.example/w.whl", "sha256": "ab", "size": 7}
+
+
+@pytest.fixture(autouse=True)
+def index(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Stands in for the package index: every lock is made of what was asked for."""
+    asked: list[list[str]] = []
+
+    def ensure_lock(requirements: list[str], **_: Any) -> locks.Lock:
+        asked.append(requirements)
+        return locks.Lock(path="x", text=str(requirements), sha256="0" * 64, download_bytes=10, wheels=[WHEEL])
+
+    monkeypatch.setattr(locks, "ensure_lock", ensure_lock)
+    monkeypatch.setattr(locks, "uv_tool", lambda **_: {"version": "1", "url": "u", "sha256": "s", "size": 1})
+    return asked
+
+
+def probe(*gpus: str, **node: Any) -> dict[str, Any]:
+    return {**facts(*gpus, **node), "receipts": {}, "verdict": None}
+
+
+def plan(seen: dict[str, Any], tmp_path: Path, **wanted: Any) -> dict[str, Any]:
+    return planning.make_plan(copy.deepcopy(seen), wanted, str(tmp_path), write_locks=True)
+
+
+def with_receipts(seen: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+    """The probe of the same node after every wanted stage left its receipt."""
+    receipts = {
+        role: {"digest": stage["digest"], "holds": True, "drift": []}
+        for role, stage in made["stages"].items()
+        if stage["wanted"]
+    }
+    return {**seen, "receipts": receipts}
+
+
+def needed(made: dict[str, Any]) -> list[str]:
+    return [role for role, stage in made["stages"].items() if stage["needed"]]
+
+
+def test_a_bare_node_needs_every_stage_that_it_wants(tmp_path: Path) -> None:
+    assert needed(plan(probe(), tmp_path)) == ["python", "pytorch", "verify"]
+    assert needed(plan(probe("a100"), tmp_path)) == list(ROLES)
+
+
+def test_a_node_whose_receipts_hold_needs_nothing(tmp_path: Path) -> None:
+    seen = probe("a100")
+    made = plan(with_receipts(seen, plan(seen, tmp_path)), tmp_path)
+    assert needed(made) == []
+    assert made["stages"]["pytorch"]["because"] == "its receipt holds"
+
+
+def test_drift_brings_back_the_stage_and_the_proof_of_the_node(tmp_path: Path) -> None:
+    seen = with_receipts(probe("a100"), plan(probe("a100"), tmp_path))
+    seen["receipts"]["cuda_toolkit"].update(holds=False, drift=["link /usr/local/cuda is gone"])
+    made = plan(seen, tmp_path)
+    assert needed(made) == ["cuda_toolkit", "verify"]
+    assert made["stages"]["cuda_toolkit"]["because"] == "link /usr/local/cuda is gone"
+    assert made["stages"]["verify"]["because"] == "changed before it: cuda_toolkit"
+
+
+def test_another_wish_brings_back_the_stages_that_it_changes(tmp_path: Path) -> None:
+    seen = with_receipts(probe("a100"), plan(probe("a100"), tmp_path))
+    assert needed(plan(seen, tmp_path, gpufleet_environment="none")) == ["cuda_toolkit", "cudnn", "pytorch", "verify"]
+    assert needed(plan(seen, tmp_path, verify_seed=7)) == ["verify"]
+
+
+def test_a_driver_that_got_loaded_is_no_other_plan(tmp_path: Path) -> None:
+    seen = with_receipts(probe("a100"), plan(probe("a100"), tmp_path))
+    seen["gpu"]["driver"] = {"installed_version": "535.1", "loaded_version": "535.1", "source": "distro"}
+    assert needed(plan(seen, tmp_path)) == []
+
+
+def test_an_environment_lies_where_its_lock_and_interpreter_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def path(**node: Any) -> str:
+        return str(plan(probe(**node), tmp_path)["stages"]["pytorch"]["environments"][0]["path"])
+
+    first = path()
+    assert first.startswith("/opt/gpufleet/envs/default/2.0.1-cu117-py311-")
+    assert path() == first
+    monkeypatch.setattr(locks, "ensure_lock", lambda *_, **__: locks.Lock("x", "t", "1" * 64, 10, [WHEEL]))
+    assert path() != first
+
+
+def test_the_wheel_of_cudnn_comes_from_its_lock(tmp_path: Path, index: list[list[str]]) -> None:
+    made = plan(probe("a100"), tmp_path)
+    assert made["stages"]["cudnn"]["cudnns"][0]["wheel"] == WHEEL
+    assert index[-1][0].startswith("nvidia-cudnn-cu11==8.9.")
+
+
+def test_too_little_space_is_known_before_anything_is_downloaded(tmp_path: Path) -> None:
+    made = plan(probe(free_mib=100), tmp_path)
+    assert made["ok"] is False
+    assert [conflict["code"] for conflict in made["conflicts"]] == ["GF-DISK-SPACE"]
+    assert "100 MiB" in made["conflicts"][0]["message"]
+
+
+def test_an_environment_that_is_there_needs_no_space(tmp_path: Path) -> None:
+    seen = probe(free_mib=100)
+    path = plan(probe(), tmp_path)["stages"]["pytorch"]["environments"][0]["path"]
+    seen["cuda"]["torch"] = [{"path": path}]
+    assert plan(seen, tmp_path)["ok"] is True
+
+
+def test_an_index_that_does_not_answer_is_a_conflict_of_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(*_: Any, **__: Any) -> None:
+        raise GpufleetError("GF-INDEX-UNREACHABLE", "no answer", "it is down", "try again")
+
+    monkeypatch.setattr(locks, "ensure_lock", dead)
+    made = plan(probe(), tmp_path)
+    assert made["ok"] is False
+    assert made["conflicts"] == [
+        {"code": "GF-INDEX-UNREACHABLE", "message": "no answer", "because": ["it is down"], "fixes": ["try again"]}
+    ]
