@@ -170,6 +170,7 @@ def check_environment(
     node: dict[str, Any],
     script: str,
     timeout: float,
+    *,
     ld_library_path: list[str],
     runner: Runner = run,
 ) -> dict[str, Any]:
@@ -196,9 +197,10 @@ def check_environment(
 def make_verdict(
     environments: list[dict[str, Any]],
     node: dict[str, Any],
-    plan_digest: str,
     script: str,
     timeout: float,
+    *,
+    plan_digest: str,
     ld_library_path: list[str],
     runner: Runner = run,
 ) -> dict[str, Any]:
@@ -223,7 +225,8 @@ def make_verdict(
     started = time.monotonic()
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     checked = [
-        check_environment(environment, node, script, timeout, ld_library_path, runner) for environment in environments
+        check_environment(environment, node, script, timeout, ld_library_path=ld_library_path, runner=runner)
+        for environment in environments
     ]
     return {
         "schema": SCHEMA,

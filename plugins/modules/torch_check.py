@@ -142,7 +142,12 @@ verdict:
       - name: default
         ok: true
         checks:
-          - {name: torch_version, status: passed, measured: 2.0.1+cu117, expected: 2.0.1+cu117, seconds: 0.0, message: ""}
+          - name: torch_version
+            status: passed
+            measured: 2.0.1+cu117
+            expected: 2.0.1+cu117
+            seconds: 0.0
+            message: ""
 path:
   description: Where the verdict lies on the node.
   returned: always
@@ -193,10 +198,10 @@ def main() -> None:
         found = verdict.make_verdict(
             params["environments"],
             {key: params[key] for key in verdict.EXPECTED_OF_NODE},
-            params["plan_digest"],
             params["script"],
             params["timeout"],
-            params["ld_library_path"],
+            plan_digest=params["plan_digest"],
+            ld_library_path=params["ld_library_path"],
         )
         changed = verdict.outcome(verdict.read(path)) != verdict.outcome(found)
         verdict.write(path, found)

@@ -186,7 +186,7 @@ def run_check(name: str, function: Callable[[], dict[str, Any]]) -> dict[str, An
     started = time.monotonic()
     try:
         result = function()
-    except Exception as error:  # noqa: BLE001 - whatever a broken torch raises is the finding
+    except Exception as error:  # whatever a broken torch raises is the finding
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{os.path.basename(where.filename)} line {where.lineno}"
         text = f"{type(error).__name__}: {error} ({place})"
@@ -281,8 +281,8 @@ def check_import(name: str, wanted: Expectations) -> dict[str, Any]:
 
 def mapped_files(maps: str) -> list[str]:
     """The files named in the text of /proc/self/maps."""
-    paths = (line.split(None, 5)[5] for line in maps.splitlines() if len(line.split(None, 5)) == 6)
-    return sorted({path.strip() for path in paths if path.startswith("/")})
+    fields = (line.split(None, 5) for line in maps.splitlines())
+    return sorted({parts[5].strip() for parts in fields if len(parts) == 6 and parts[5].startswith("/")})
 
 
 def cuda_libraries(paths: list[str]) -> list[str]:
@@ -470,9 +470,9 @@ def analytic_gradients(parameters: dict[str, Any], sigmoid_output: bool) -> dict
     :param sigmoid_output: a2 = sigma(z2) as the tutorial prints it; otherwise a2 = z2.
     """
     w1, b1, w2, b2 = (parameters[name] for name in ("W1", "b1", "W2", "b2"))
-    grad_w1 = [[0.0] * INPUTS for unused in range(HIDDEN)]
+    grad_w1 = [[0.0] * INPUTS for _row in range(HIDDEN)]
     grad_b1 = [0.0] * HIDDEN
-    grad_w2 = [[0.0] * HIDDEN for unused in range(OUTPUTS)]
+    grad_w2 = [[0.0] * HIDDEN for _row in range(OUTPUTS)]
     grad_b2 = [0.0] * OUTPUTS
     for x, y in zip(X, Y):
         a1 = [sigmoid(sum(w1[j][i] * x[i] for i in range(INPUTS)) + b1[j]) for j in range(HIDDEN)]
@@ -556,7 +556,7 @@ def train(torch: Any, network: Any, targets: list[list[float]], steps: int, devi
     x, y = torch.tensor(X, device=device), torch.tensor(targets, device=device)
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=LEARNING_RATE)
     start = half_squared_error(y, network(x)).item()
-    for unused in range(steps):
+    for _step in range(steps):
         optimizer.zero_grad()
         half_squared_error(y, network(x)).backward()
         optimizer.step()
@@ -643,7 +643,7 @@ def check_fine_tuning(torch: Any, wanted: Expectations) -> dict[str, Any]:
 
 
 def check_reproducible(torch: Any, wanted: Expectations) -> dict[str, Any]:
-    first, second = (copied(trained(torch, wanted.seed)[0]) for unused in range(2))
+    first, second = (copied(trained(torch, wanted.seed)[0]) for _run in range(2))
     other = copied(trained(torch, wanted.seed + 1, steps=1)[0])
     measured = {
         "same_seed_identical": identical(torch, first, second),
@@ -731,7 +731,7 @@ def read_expectations(path: str | None) -> Expectations:
     with open(path, encoding="utf-8") as file:
         given = json.load(file)
     if not isinstance(given, dict):
-        raise ValueError(f"--expect: {path} does not hold a JSON object")  # noqa: TRY004 - it is the file that is wrong
+        raise ValueError(f"--expect: {path} does not hold a JSON object")  # it is the file that is wrong
     return Expectations(given)
 
 
@@ -756,7 +756,7 @@ def main(arguments: list[str] | None = None) -> int:
     out = quiet_stdout()
     try:
         torch = importlib.import_module("torch")
-    except Exception as error:  # noqa: BLE001 - a half-removed environment raises anything
+    except Exception as error:  # a half-removed environment raises anything
         print(f"gpufleet_verify: {sys.executable} cannot import torch: {error}", file=sys.stderr)
         return EXIT_COULD_NOT_RUN
     result = report(torch, wanted)

@@ -1,0 +1,305 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Verdicts and the outcome of a run as lines that a person reads. Private to the collection.
+
+Pure functions: plans and verdicts in (docs/contracts.md), lines out. The filters are thin shells around them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+
+# Longer lists of nodes are cut, except where something is wrong with them: those names are all needed.
+NAMES_SHOWN = 8
+VALUE_CHARACTERS = 120
+REBOOT_NEEDED = "GF-REBOOT-NEEDED"
+
+# What usually lies behind a failed check, and what mends it. The first that the check's name begins with counts.
+REMEDIES = (
+    (
+        ("script",),
+        "the environment's Python or its torch is damaged, or the node was too slow",
+        "run the playbook again for this node; give a slow one more time with verify_timeout",
+    ),
+    (
+        ("torch_", "torchvision", "torchaudio"),
+        "packages of the environment were changed by hand after it was made",
+        "run the playbook again for this node; keep changes of your own in an environment of your own",
+    ),
+    (
+        ("libraries",),
+        "LD_LIBRARY_PATH names a directory whose CUDA libraries hide those that torch was built with",
+        "leave that directory out of LD_LIBRARY_PATH where torch is used",
+    ),
+    (
+        ("cuda_available", "gpu_"),
+        "the driver does not run, is too old for this torch, or a GPU has dropped out",
+        "look at nvidia-smi and dmesg on the node, then run the playbook again for it",
+    ),
+    (
+        ("",),
+        "torch does not compute what it should: damaged files, or faulty hardware",
+        "remove the environment's directory and run the playbook again; if it stays, test the node's memory",
+    ),
+)
+
+
+class Failure(NamedTuple):
+    """One failed check of one environment."""
+
+    environment: str
+    check: Row
+
+
+def failures(verdict: Row) -> list[Failure]:
+    """Every failed check."""
+    return [
+        Failure(environment["name"], check)
+        for environment in verdict["environments"]
+        for check in environment["checks"]
+        if check["status"] == "failed"
+    ]
+
+
+def failure_lines(verdict: Row, host: str | None = None) -> list[str]:
+    """What failed on the node, why that usually is and what mends it; nothing where nothing failed."""
+    failed = failures(verdict)
+    if not failed:
+        return []
+    node = host or verdict["host"]
+    if all(_needs_reboot(failure) for failure in failed):
+        lines = [f"{REBOOT_NEEDED}: {node} must be rebooted before its GPUs can be verified"]
+        causes = [("the driver was installed, but the running kernel has not loaded it", f"reboot {node}, run again")]
+    else:
+        lines = [f"GF-VERIFY-FAILED: {_count(len(failed), 'check')} failed on {node}"]
+        causes = _remedies(failed)
+    lines += [f"  {failure.environment}/{failure.check['name']}: {_failure_text(failure.check)}" for failure in failed]
+    for cause, mend in causes:
+        lines += [f"  cause: {cause}", f"  mend:  {mend}"]
+    return lines
+
+
+def _needs_reboot(failure: Failure) -> bool:
+    return str(failure.check["message"]).startswith(REBOOT_NEEDED)
+
+
+def _remedies(failed: list[Failure]) -> list[tuple[str, str]]:
+    found = []
+    for failure in failed:
+        name = failure.check["name"]
+        remedy = next((cause, mend) for prefixes, cause, mend in REMEDIES if name.startswith(prefixes))
+        if remedy not in found:
+            found.append(remedy)
+    return found
+
+
+def _failure_text(check: Row) -> str:
+    text = check["message"] or "failed"
+    values = [
+        f"{what} {_short(check[what])}"
+        for what in ("measured", "expected")
+        if check["name"] != "script"
+        and check[what] is not None
+        and not (isinstance(check[what], str) and check[what] in text)
+    ]
+    return f"{text} ({', '.join(values)})" if values else str(text)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - 1] + "…"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+# ---- the end of a run -----------------------------------------------------------------------------------------------
+
+
+class Outcome(NamedTuple):
+    """How a node ended: nodes with the same headline and details are told together."""
+
+    rank: int
+    headline: str
+    details: tuple[str, ...]
+
+
+WRONG, REBOOT, UNKNOWN, PLANNED, VERIFIED = range(5)
+
+
+def run_summary(nodes: dict[str, Row], check_mode: bool = False) -> list[str]:
+    """The end of a run in a few lines: what is wrong first, then what was reached, then what is still to do."""
+    outcomes: dict[Outcome, list[str]] = {}
+    for host in sorted(nodes, key=_natural):
+        outcomes.setdefault(_outcome(nodes[host], check_mode), []).append(host)
+    lines = []
+    for found, hosts in sorted(outcomes.items(), key=lambda item: (item[0].rank, item[1])):
+        lines.append(f"{_names(hosts, all_of_them=found.rank < PLANNED)}: {found.headline}")
+        lines += [f"  {detail}" for detail in found.details]
+        if found.rank == VERIFIED:
+            lines += [f"  {line}" for line in _training_lines([nodes[host]["verdict"] for host in hosts])]
+            lines += [f"  {line}" for line in _use_lines(nodes[hosts[0]]["plan"])]
+    if not check_mode:
+        lines += _reboot_lines(nodes)
+    return lines
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """node2 before node10."""
+    parts: list[str] = []
+    for character in name:
+        if parts and parts[-1][-1].isdigit() == character.isdigit():
+            parts[-1] += character
+        else:
+            parts.append(character)
+    return [(0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part) for part in parts]
+
+
+def _names(hosts: list[str], all_of_them: bool) -> str:
+    if all_of_them or len(hosts) <= NAMES_SHOWN:
+        return ", ".join(hosts)
+    shown = NAMES_SHOWN - 2
+    return f"{', '.join(hosts[:shown])} and {len(hosts) - shown} more ({len(hosts)} nodes)"
+
+
+def _outcome(node: Row, check_mode: bool) -> Outcome:
+    plan, verdict = node.get("plan"), node.get("verdict")
+    if plan is None:
+        return Outcome(
+            UNKNOWN, "nothing is known - the run did not get as far as a plan for it (see its error above)", ()
+        )
+    if not plan["ok"]:
+        details = tuple(f"{conflict['code']}: {conflict['message']}" for conflict in plan["conflicts"])
+        return Outcome(WRONG, "nothing was changed - what was asked for can't be had", details)
+    if check_mode:
+        return _dry_run(plan)
+    if verdict is None:
+        return Outcome(UNKNOWN, "not verified - the run stopped before its end (see its error above)", ())
+    if verdict["plan_digest"] != plan["stages"]["verify"]["digest"]:
+        return Outcome(UNKNOWN, "not verified - its last verdict is about another plan (see its error above)", ())
+    failed = failures(verdict)
+    if failed and all(_needs_reboot(failure) for failure in failed):
+        return Outcome(REBOOT, f"installed, not verified - {_what(plan)}", (_checks_line(verdict),))
+    if not verdict["ok"]:
+        details = [
+            f"{failure.environment}/{failure.check['name']}: {_failure_text(failure.check)}" for failure in failed
+        ]
+        return Outcome(WRONG, f"NOT verified - {_what(plan)}", (*details, _checks_line(verdict)))
+    return Outcome(VERIFIED, f"verified - {_what(plan)}", (_checks_line(verdict),))
+
+
+def _dry_run(plan: Row) -> Outcome:
+    needed = [role for role, stage in plan["stages"].items() if stage["needed"]]
+    if not needed:
+        return Outcome(PLANNED, f"dry run - nothing to do; it has {_what(plan)}", ())
+    details = tuple(f"{role}: {plan['stages'][role]['because']}" for role in needed)
+    return Outcome(PLANNED, f"dry run, nothing was changed - a real run would make it {_what(plan)}", details)
+
+
+def _what(plan: Row) -> str:
+    """PyTorch 2.0.1+cu117, Python 3.11, CPU only (no NVIDIA GPU found)."""
+    parts = []
+    for environment in _environments(plan):
+        name = "" if environment["name"] == "default" else f" ({environment['name']})"
+        parts.append(f"PyTorch {environment['torch_version']}{name}, Python {environment['python']}")
+    return "; ".join([*parts]) + f", {_hardware(plan)}"
+
+
+def _environments(plan: Row) -> list[Row]:
+    return list(plan["stages"]["pytorch"]["environments"])
+
+
+def _hardware(plan: Row) -> str:
+    gpu = plan["facts"]["gpu"]
+    if not gpu["devices"]:
+        return "CPU only (no NVIDIA GPU found)"
+    counts: dict[str, int] = {}
+    for device in gpu["devices"]:
+        name = str(device["name"] or "NVIDIA GPU")
+        counts[name] = counts.get(name, 0) + 1
+    found = ", ".join(f"{count} x {name}" for name, count in sorted(counts.items()))
+    stage = plan["stages"]["verify"]
+    if not stage["gpus"]:
+        return f"CPU only ({found} not used: the plan leaves GPUs out)"
+    if stage["gpu_checks"] == "skip":
+        return f"{found} (not computed on: {stage['gpu_skip_reason']})"
+    return found
+
+
+def _checks(verdict: Row) -> Iterator[Row]:
+    for environment in verdict["environments"]:
+        yield from environment["checks"]
+
+
+def _checks_line(verdict: Row) -> str:
+    """12 checks passed, 3 skipped (no GPU): cuda_available, gpu_kernel, gpu_training"""
+    checks = list(_checks(verdict))
+    passed = sum(1 for check in checks if check["status"] == "passed")
+    failed = sum(1 for check in checks if check["status"] == "failed")
+    line = f"{_count(passed, 'check')} passed" + (f", {failed} failed" if failed else "")
+    reasons: dict[str, list[str]] = {}
+    for check in checks:
+        names = reasons.setdefault(check["message"], []) if check["status"] == "skipped" else []
+        if check["name"] not in names:
+            names.append(check["name"])
+    for reason, names in reasons.items():
+        count = sum(1 for check in checks if check["status"] == "skipped" and check["message"] == reason)
+        line += f", {count} skipped ({reason}): {', '.join(names)}"
+    return line
+
+
+def _training_lines(verdicts: list[Row]) -> list[str]:
+    """The training of the first environment; over several nodes the worst end."""
+    results = [
+        check["measured"]
+        for verdict in verdicts
+        for check in _checks(verdict)
+        if check["name"] == "mlp_training" and check["status"] == "passed"
+    ]
+    if not results:
+        return []
+    worst = max(results, key=lambda result: float(result["loss_end"]))
+    tuned = all(
+        check["status"] == "passed"
+        for verdict in verdicts
+        for check in _checks(verdict)
+        if check["name"] == "fine_tuning"
+    )
+    at_most = "at most " if len({result["loss_end"] for result in results}) > 1 else ""
+    return [
+        f"training: loss {worst['loss_start']:.3g} -> {at_most}{worst['loss_end']:.2g} in {worst['steps']} steps"
+        + ("; fine-tuning ok" if tuned else "")
+    ]
+
+
+def _use_lines(plan: Row) -> list[str]:
+    return [f"use it: . {environment['link']}/bin/activate" for environment in _environments(plan)]
+
+
+def _reboot_lines(nodes: dict[str, Row]) -> list[str]:
+    """reboot needed on: n1, n2 (driver 535 installed, not loaded)"""
+    waiting: dict[str, list[str]] = {}
+    for host in sorted(nodes, key=_natural):
+        plan, verdict = nodes[host].get("plan"), nodes[host].get("verdict")
+        if plan is None or not plan["ok"] or not _reboot_needed(plan, verdict):
+            continue
+        waiting.setdefault(str(plan["stages"]["nvidia_driver"].get("version")), []).append(host)
+    return [
+        f"reboot needed on: {', '.join(hosts)} (driver {version} installed, not loaded)"
+        for version, hosts in waiting.items()
+    ]
+
+
+def _reboot_needed(plan: Row, verdict: Row | None) -> bool:
+    """From the verdict where there is one of this plan: the plan was made before the run."""
+    if verdict is not None and any(_needs_reboot(failure) for failure in failures(verdict)):
+        return True
+    driver = plan["stages"]["nvidia_driver"]
+    computed = plan["stages"]["verify"]["gpu_checks"] == "run" and verdict is not None and verdict["ok"]
+    return bool(driver["wanted"] and not computed and plan["facts"]["gpu"]["driver"]["loaded_version"] is None)
