@@ -9,6 +9,7 @@ and the parent waits no longer than it was told to; a hang or a crash is a findi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -42,10 +43,8 @@ def _detach(keep: int) -> None:
         os.dup2(null, standard)
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) != keep:
-            try:
+            with contextlib.suppress(OSError):  # the descriptor of the listing itself is closed by now
                 os.close(int(name))
-            except OSError:
-                pass  # the descriptor of the listing itself, closed by now
 
 
 def _child(pipe: int, library: str) -> None:

@@ -9,6 +9,7 @@ record by record, so that what was known before a hang is not lost.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Iterator
 from typing import Any
@@ -220,10 +221,9 @@ def records(path: str) -> Iterator[dict[str, Any]]:
         yield _error(nvml, error, "NVML does not start")
         return
     cuda, count = ctypes.c_int(), ctypes.c_uint()
-    try:
+    # A library older than CUDA 10.1 lacks it; the table of driver branches answers instead.
+    with contextlib.suppress(_NvmlError):
         nvml.call("nvmlSystemGetCudaDriverVersion_v2", ctypes.byref(cuda))
-    except _NvmlError:
-        pass  # a library older than CUDA 10.1; the table of driver branches answers instead
     number = cuda.value
     yield {
         "kind": "system",

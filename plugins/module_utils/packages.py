@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -44,8 +45,8 @@ def dpkg_entries(root: str = "/") -> Iterator[DpkgEntry]:
             text = stream.read()
     except OSError:
         return
-    for stanza in text.split("\n\n"):
-        stanza = "\n" + stanza
+    for block in text.split("\n\n"):
+        stanza = "\n" + block
         name = _field(stanza, "Package")
         if name:
             status = _field(stanza, "Status").rsplit(" ", 1)[-1]
@@ -62,19 +63,23 @@ def dpkg_interrupted(root: str = "/") -> bool:
     return any(entry.state in UNFINISHED_STATES for entry in dpkg_entries(root))
 
 
-def _has_rpm_database(root: str) -> bool:
+def _rpm_database_stamp(root: str) -> tuple[int, ...]:
+    """Times of change of rpm's database; empty where there is none."""
+    stamps = []
     for folder in RPM_DATABASES:
         try:
-            if any(re.match(r"rpmdb|Packages", name) for name in os.listdir(os.path.join(root, folder))):
-                return True
+            with os.scandir(os.path.join(root, folder)) as entries:
+                stamps += [entry.stat().st_mtime_ns for entry in entries if re.match(r"rpmdb|Packages", entry.name)]
         except OSError:
-            continue
-    return False
+            continue  # each family keeps it in one of these places
+    return tuple(sorted(stamps))
 
 
-def _rpm_versions(root: str) -> dict[str, str]:
+@functools.lru_cache(maxsize=None)
+def _rpm_versions(root: str, stamp: tuple[int, ...]) -> dict[str, str]:
+    """What rpm says; asked once as long as the database, whose ``stamp`` this is, does not change."""
     rpm = shutil.which("rpm") or shutil.which("rpm", path="/usr/bin:/bin")
-    if rpm is None or not _has_rpm_database(root):
+    if rpm is None or not stamp:
         return {}
     command = [rpm, "--root", os.path.abspath(root), "-qa", "--qf", "%{INSTALLTIME}\t%{NAME}\t%{EVR}\n"]
     result = subprocess.run(
@@ -101,7 +106,7 @@ def installed_versions(names: Collection[str] | None = None, root: str = "/") ->
     """
     found = {entry.name: entry.version for entry in dpkg_entries(root) if entry.state == "installed"}
     if names is None or any(name not in found for name in names):
-        found.update(_rpm_versions(root))
+        found.update(_rpm_versions(root, _rpm_database_stamp(root)))
     if names is None:
         return found
     wanted = set(names)
