@@ -15,7 +15,8 @@ def plan_lines(plan: Row) -> list[str]:
     """The node, what will be done to it and why; or the conflicts with what would mend them."""
     lines = [node_line(plan["facts"])]
     if plan["ok"]:
-        lines += [_stage_line(role, stage) for role, stage in plan["stages"].items()]
+        for role, stage in plan["stages"].items():
+            lines += _stage_lines(role, stage)
         lines += _download_line(plan["stages"])
     for conflict in plan["conflicts"]:
         lines.append(f"{conflict['code']}: {conflict['message']}")
@@ -35,13 +36,12 @@ def node_line(facts: Row) -> str:
     return f"{node['distribution']} {node['version']} on {node['architecture']}: {gpus}{shown}"
 
 
-def _stage_line(role: str, stage: Row) -> str:
+def _stage_lines(role: str, stage: Row) -> list[str]:
     if not stage["wanted"]:
-        return f"{role}: nothing to do, {stage['why'][0]}"
+        return [f"{role}: nothing to do, {stage['why'][0]}"]
     if not stage["needed"]:
-        return f"{role}: as it should be"
-    why = "; ".join(stage["why"])
-    return f"{role}: to do. {why[:1].upper()}{why[1:]} (now: {stage['because']})"
+        return [f"{role}: as it should be"]
+    return [f"{role}: to do, {stage['because']}", *(f"  {why}" for why in stage["why"])]
 
 
 def _download_line(stages: Row) -> list[str]:

@@ -60,7 +60,10 @@ def _check_version(decision: Decision, name: str, value: Any, words: tuple[str, 
     if not isinstance(value, str):
         # YAML reads 2.10 as the number 2.1: what was written is lost, so it is refused rather than guessed.
         _bad(
-            decision, name, f"{name} is the {type(value).__name__} {value!r}", f'write it in quotes: {name}: "{value}"'
+            decision,
+            name,
+            f"{name} is {value!r}, which is {_kind(value)}, not text",
+            f'write it in quotes: {name}: "{value}"',
         )
     elif value not in words and not looks_like_version(value):
         _bad(
@@ -69,6 +72,11 @@ def _check_version(decision: Decision, name: str, value: Any, words: tuple[str, 
             f"{name} is {value!r}, which is no version",
             f'use a version such as "2.0.1", or {" or ".join(words)}',
         )
+
+
+def _kind(value: Any) -> str:
+    # Ansible hands over subclasses of the plain types; their names would mean nothing to a user.
+    return "a number" if isinstance(value, (int, float)) and not isinstance(value, bool) else "no version"
 
 
 def _check_environments(decision: Decision, environments: Any) -> None:

@@ -27,7 +27,8 @@ def plan(node: dict[str, Any], needed: bool, **wanted: Any) -> dict[str, Any]:
 def test_a_bare_node_reads_what_will_be_done_and_how_much_is_downloaded() -> None:
     lines = plan_lines(plan(facts("a100", "a100"), needed=True))
     assert lines[0] == "Debian 12 on x86_64: 2 x NVIDIA A100-PCIE-40GB, no driver"
-    assert lines[1].startswith("nvidia_driver: to do. Branch 535 from Debian 12")
+    assert lines[1] == "nvidia_driver: to do, it was never completed on this node"
+    assert lines[2].startswith("  branch 535 from Debian 12")
     assert lines[-1] == "size: up to 2.3 GB to download, 4.5 GiB on disk"
 
 
