@@ -27,7 +27,7 @@ CUDA_OF_BRANCH = {
 
 _VERSION = re.compile(r"(?<![\d.])(\d{3}\.\d+(?:\.\d+)*)")
 _MODULE_FILE = re.compile(
-    r"^(\S*/)?nvidia(-current(-open)?|-tesla(-\d+)?|-legacy-\d+xx)?\.ko(\.(gz|xz|zst))?$",
+    r"^(\S*/)?nvidia(-current(-open)?|-open|-tesla(-\d+)?|-legacy-\d+xx)?\.ko(\.(gz|xz|zst))?$",
 )
 _KERNEL_PACKAGE = re.compile(
     r"^(nvidia-.*dkms|k?mod-nvidia|akmod-nvidia|nvidia-kernel-(common|source)-\d|nvidia-open$)"

@@ -220,10 +220,10 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import cuda
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
-        argument_spec=dict(
-            sysroot={"type": "path", "default": "/"},
-            prefix={"type": "path", "default": "/opt/gpufleet"},
-        ),
+        argument_spec={
+            "sysroot": {"type": "path", "default": "/"},
+            "prefix": {"type": "path", "default": "/opt/gpufleet"},
+        },
         supports_check_mode=True,
     )
     facts = cuda.collect(sysroot=module.params["sysroot"], prefix=module.params["prefix"])

@@ -284,10 +284,10 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import gpu
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
-        argument_spec=dict(
-            sysroot={"type": "path", "default": "/"},
-            nvml_timeout={"type": "float", "default": 5.0},
-        ),
+        argument_spec={
+            "sysroot": {"type": "path", "default": "/"},
+            "nvml_timeout": {"type": "float", "default": 5.0},
+        },
         supports_check_mode=True,
     )
     facts = gpu.collect(sysroot=module.params["sysroot"], nvml_timeout=module.params["nvml_timeout"])
