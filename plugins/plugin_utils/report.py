@@ -187,10 +187,10 @@ def _outcome(node: Row, check_mode: bool) -> Outcome:
     if failed and all(_needs_reboot(failure) for failure in failed):
         return Outcome(REBOOT, f"installed, not verified - {_what(plan)}", (_checks_line(verdict),))
     if not verdict["ok"]:
-        details = [
+        problems = [
             f"{failure.environment}/{failure.check['name']}: {_failure_text(failure.check)}" for failure in failed
         ]
-        return Outcome(WRONG, f"NOT verified - {_what(plan)}", (*details, _checks_line(verdict)))
+        return Outcome(WRONG, f"NOT verified - {_what(plan)}", (*problems, _checks_line(verdict)))
     return Outcome(VERIFIED, f"verified - {_what(plan)}", (_checks_line(verdict),))
 
 

@@ -258,7 +258,7 @@ def check_torch_cudnn_version(torch: Any, wanted: Expectations) -> dict[str, Any
 
 def same_release(measured: str, expected: str) -> bool:
     """Compared without the local part, which wheels of the same release carry or not: 0.15.2 is 0.15.2+cu117."""
-    return measured.split("+")[0] == expected.split("+")[0]
+    return measured.partition("+")[0] == expected.partition("+")[0]
 
 
 def check_import(name: str, wanted: Expectations) -> dict[str, Any]:

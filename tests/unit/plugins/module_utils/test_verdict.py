@@ -1,0 +1,198 @@
+"""The verdict: how the script is run, what is made of its answer, how it is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from ansible_collections.gpufleet.stack.plugins.module_utils import verdict
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+
+SCHEMA = Path(__file__).resolve().parents[4] / "docs" / "verdict.schema.json"
+NODE = {
+    "gpus": 0,
+    "compute_capabilities": [],
+    "gpu_checks": "skip",
+    "gpu_skip_reason": "no GPU",
+    "driver_pending": False,
+    "seed": 0,
+}
+
+
+def check(name: str = "tensor", status: str = "passed", **more: Any) -> dict[str, Any]:
+    return {"name": name, "status": status, "measured": 1, "expected": 1, "seconds": 0.1, "message": "", **more}
+
+
+def ended(rc: int | None = 0, out: Any = None, err: str = "") -> verdict.Ended:
+    document = out if isinstance(out, str) else json.dumps(out if out is not None else {"checks": [check()]})
+    return verdict.Ended(rc, document, err, 1.5)
+
+
+def make(script: Path, code: str, timeout: float = 30) -> dict[str, Any]:
+    """A verdict by a script of our own, run for real by this Python."""
+    script.write_text(code, encoding="utf-8")
+    environment = {
+        "name": "default",
+        "interpreter": sys.executable,
+        "torch_version": "2.0.1",
+        "cuda": None,
+        "cudnn": None,
+    }
+    return verdict.make_verdict([environment], NODE, str(script), timeout, plan_digest="abc", ld_library_path=[])
+
+
+PRINT = (
+    "import json, os, sys\n"
+    "check = dict(name='x', status='passed', measured=%s, expected=1, seconds=0, message='')\n"
+    "print(json.dumps({'checks': [check]}))\n"
+)
+
+
+def test_verdict_of_a_run_and_its_schema(tmp_path: Path) -> None:
+    found = make(tmp_path / "s.py", PRINT % "[json.load(open(sys.argv[3])), os.getcwd(), dict(os.environ)]")
+    assert found["ok"] and found["plan_digest"] == "abc" and found["schema"] == 1
+    jsonschema.validate(found, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    expected, folder, variables = found["environments"][0]["checks"][0]["measured"]
+    assert expected == {"torch_version": "2.0.1", "cuda": None, "cudnn": None, **NODE}
+    assert folder == variables["HOME"] and not Path(folder).exists()
+    assert variables["LC_ALL"] == "C.UTF-8" and variables["PYTHONDONTWRITEBYTECODE"] == "1"
+
+
+def test_nothing_of_the_callers_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/wrong")
+    monkeypatch.setenv("PYTHONPATH", "/wrong")
+    variables = verdict.script_environment([str(tmp_path), str(tmp_path / "gone")], "/tmp")
+    assert variables["LD_LIBRARY_PATH"] == str(tmp_path)
+    assert not {"CUDA_VISIBLE_DEVICES", "PYTHONPATH"} & set(variables)
+    assert "LD_LIBRARY_PATH" not in verdict.script_environment([str(tmp_path / "gone")], "/tmp")
+
+
+def test_a_script_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    code = (
+        "import os, signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"child = subprocess.Popen(['sleep', '300']); open({str(pid)!r}, 'w').write(str(child.pid))\n"
+        "print('half an answer', flush=True); time.sleep(300)\n"
+    )
+    started = time.monotonic()
+    found = make(tmp_path / "s.py", code, timeout=2)
+    assert time.monotonic() - started < 20
+    assert not found["ok"]
+    (only,) = found["environments"][0]["checks"]
+    assert only["name"] == "script" and only["message"].startswith("GF-VERIFY-TIMEOUT") and only["measured"]
+    state = Path(f"/proc/{pid.read_text(encoding='utf-8')}/stat")
+    assert not state.exists() or state.read_text(encoding="utf-8").split()[2] == "Z"
+
+
+def test_children_left_behind_do_not_hold_the_run(tmp_path: Path) -> None:
+    code = "import subprocess\nsubprocess.Popen(['sleep', '300'])\n" + PRINT % "1"
+    started = time.monotonic()
+    assert make(tmp_path / "s.py", code)["ok"]
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (ended(None), "GF-VERIFY-TIMEOUT"),
+        (ended(2, "", "cannot import torch"), "GF-VERIFY-NOT-RUN: the script exited with 2: cannot import torch"),
+        (ended(-11), "GF-VERIFY-NOT-RUN: the script was ended by signal 11"),
+        (ended(0, ""), "GF-VERIFY-UNREADABLE"),
+        (ended(0, '{"checks": ['), "GF-VERIFY-UNREADABLE"),
+        (ended(0, []), "GF-VERIFY-UNREADABLE"),
+        (ended(0, {"checks": []}), "it holds no checks"),
+        (ended(0, {"checks": ["tensor"]}), "this is no check"),
+        (ended(0, {"checks": [{"name": "tensor", "status": "passed"}]}), "this is no check"),
+        (ended(0, {"checks": [check(status="PASSED")]}), "has the status 'PASSED'"),
+        (ended(0, {"checks": [check(status="skipped")]}), "every check was skipped"),
+        (ended(0, {"checks": [check(status="failed")]}), "its checks contradict"),
+        (ended(1, {"checks": [check()]}), "its checks contradict"),
+    ],
+)
+def test_answers_that_prove_nothing(answer: verdict.Ended, text: str) -> None:
+    checks = verdict.read_checks(answer, 5)
+    assert checks[-1]["name"] == "script" and checks[-1]["status"] == "failed"
+    assert text in checks[-1]["message"]
+
+
+def test_answers_that_count() -> None:
+    assert verdict.read_checks(ended(), 5) == [check()]
+    extra = check(status="failed", traceback="long")
+    assert verdict.read_checks(ended(1, {"checks": [extra]}), 5) == [check(status="failed")]
+
+
+def test_one_failed_environment_fails_the_node(tmp_path: Path) -> None:
+    script = tmp_path / "s.py"
+    script.write_text(PRINT % "1", encoding="utf-8")
+    environments = [
+        {"name": "good", "interpreter": sys.executable, "torch_version": "2.0.1"},
+        {"name": "gone", "interpreter": str(tmp_path / "none"), "torch_version": "2.0.1"},
+    ]
+    found = verdict.make_verdict(environments, NODE, str(script), 30, plan_digest="abc", ld_library_path=[])
+    assert (found["ok"], [e["ok"] for e in found["environments"]]) == (False, [True, False])
+    assert found["environments"][1]["checks"][0]["message"].startswith("GF-VERIFY-NOT-RUN")
+
+
+def test_nothing_to_verify_is_no_success(tmp_path: Path) -> None:
+    with pytest.raises(GpufleetError, match="no environment") as raised:
+        verdict.make_verdict([], NODE, __file__, 30, plan_digest="abc", ld_library_path=[])
+    assert raised.value.code == "GF-VERIFY-NOTHING"
+    with pytest.raises(GpufleetError) as raised:
+        verdict.make_verdict([{}], NODE, str(tmp_path / "gone"), 30, plan_digest="abc", ld_library_path=[])
+    assert raised.value.code == "GF-VERIFY-SCRIPT"
+
+
+def _verdict(**more: Any) -> dict[str, Any]:
+    environments = [{"name": "default", "ok": True, "checks": [check()]}]
+    return {"schema": 1, "ok": True, "plan_digest": "a", "at": "1", "environments": environments, **more}
+
+
+def test_outcome_is_without_times_and_values() -> None:
+    same = _verdict(at="2", environments=[{"name": "default", "ok": True, "checks": [check(seconds=9, measured=2)]}])
+    assert verdict.outcome(_verdict()) == verdict.outcome(same)
+    assert verdict.outcome(_verdict()) != verdict.outcome(_verdict(plan_digest="b"))
+    assert verdict.outcome(_verdict()) != verdict.outcome(_verdict(ok=False))
+    assert verdict.outcome(None) is None
+    assert verdict.outcome({"ok": True}) is None
+
+
+def test_written_whole_and_readable_by_all(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "verdict.json"
+    old = os.umask(0o077)
+    try:
+        verdict.write(str(path), _verdict())
+        verdict.write(str(path), _verdict(at="2"))
+    finally:
+        os.umask(old)
+    assert verdict.read(str(path)) == _verdict(at="2")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert [p.name for p in path.parent.iterdir()] == ["verdict.json"]
+
+
+def test_a_verdict_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(GpufleetError) as raised:
+        verdict.write(str(tmp_path / "file" / "verdict.json"), _verdict())
+    assert raised.value.code == "GF-VERDICT-WRITE"
+    path = tmp_path / "verdict.json"
+    verdict.write(str(path), _verdict())
+    with pytest.raises(ValueError, match="JSON compliant"):
+        verdict.write(str(path), {"loss": float("nan")})
+    assert verdict.read(str(path)) == _verdict()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "verdict.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_unreadable_former_verdicts(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "verdict.json"
+    path.write_text(content, encoding="utf-8")
+    assert verdict.read(str(path)) is None
