@@ -1,0 +1,68 @@
+"""A run that is cut off anywhere leaves what was active active, and the next run converges."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import ansible_runner
+import pytest
+
+from .conftest import World, fresh
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CURRENT = "/opt/gpufleet/envs/default/current"
+VERSION = f"{CURRENT}/bin/python -c 'import torch; print(torch.__version__)'"
+# Notes each moment at which the link does not lead to an environment with a Python.
+WATCH = f"while :; do [ -x {CURRENT}/bin/python ] || echo gone >> /root/gone; sleep 0.05; done"
+BUILD_SECONDS = 600
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with fresh("cut", tmp_path_factory.mktemp("cut")) as world:
+        yield world
+
+
+def cut_while_building(world: World, **variables: Any) -> None:
+    """Starts site.yml, waits until uv installs packages on the node, and cuts the node's power."""
+    thread, runner = ansible_runner.run_async(**world.settings(**variables))
+    deadline = time.monotonic() + BUILD_SECONDS
+    building = False
+    while thread.is_alive() and time.monotonic() < deadline and not building:
+        building = bool(world.sh("node", "pgrep -f 'uv.* pip (install|sync)'", check=False))
+        time.sleep(0.2)
+    assert building, f"no environment was being built: {runner.stdout.read()}"
+    time.sleep(2)
+    world.tool("kill", "node")
+    thread.join(timeout=120)
+    assert not thread.is_alive()
+    assert runner.rc != 0
+    world.tool("start", "node")
+
+
+def test_first_run_is_cut_off(node: World) -> None:
+    cut_while_building(node)
+    assert node.sh("node", f"[ ! -e {CURRENT} ] || {VERSION}") == ""
+
+    run = node.play()
+
+    assert run.rc == 0, run.stdout
+    assert node.sh("node", VERSION).startswith("2.0.1")
+    assert node.play().changed("node") == 0
+
+
+def test_change_of_version_is_cut_off(node: World) -> None:
+    """The environment that was active is there all the time: before, during and after the cut, and in the switch."""
+    assert node.sh("node", VERSION).startswith("2.0.1")
+
+    cut_while_building(node, pytorch_version="2.0.0")
+
+    assert node.sh("node", VERSION).startswith("2.0.1")
+    node.sh("node", f"rm -f /root/gone; nohup sh -c '{WATCH}' >/dev/null 2>&1 &")
+    run = node.play(pytorch_version="2.0.0")
+    assert run.rc == 0, run.stdout
+    assert node.sh("node", VERSION).startswith("2.0.0")
+    assert node.sh("node", "cat /root/gone 2>/dev/null || true") == ""
