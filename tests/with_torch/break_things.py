@@ -153,10 +153,65 @@ def gpu_that_the_plan_does_not_know():
     return stack
 
 
+def stand_in(capability=(8, 0), architectures=("sm_80",)):
+    """The CPU in the place of one GPU: what surrounds the kernels is tested, not the kernels."""
+    stack = contextlib.ExitStack()
+    for name, value in (
+        ("get_device_capability", lambda index: capability),
+        ("get_device_name", lambda index: "NVIDIA stand-in"),
+        ("get_arch_list", lambda: list(architectures)),
+    ):
+        stack.enter_context(patched(name, value, torch.cuda))
+    stack.enter_context(patched("cuda_device", lambda torch_, index: torch.device("cpu")))
+    return stack
+
+
+def wrong_product():
+    right = torch.sigmoid
+    stack = stand_in()
+    stack.enter_context(patched("sigmoid", lambda t: right(t) * (1.001 if t.dtype is torch.float32 else 1.0), torch))
+    return stack
+
+
+def training_differs():
+    right = verify.trained
+    stack = stand_in()
+
+    def trained(torch_, seed, device="cpu", steps=verify.TRAINING_STEPS):
+        network, result = right(torch_, seed, device, steps)
+        if device != "cpu":
+            result["predictions"][1] += 0.5
+        return network, result
+
+    stack.enter_context(patched("trained", trained))
+    return stack
+
+
+ON_GPU = {
+    "right": ("gpu_kernel:0", stand_in),
+    "right_training": ("gpu_training:0", stand_in),
+    "architecture_not_served": ("gpu_kernel:0", lambda: stand_in(architectures=("sm_37", "sm_90"))),
+    "another_capability": ("gpu_kernel:0", lambda: stand_in(capability=(8, 6))),
+    "wrong_result": ("gpu_kernel:0", wrong_product),
+    "training_differs": ("gpu_training:0", training_differs),
+}
+A100 = verify.Expectations({"gpus": 1, "gpu_checks": "run", "compute_capabilities": ["8.0"]})
+
+# Only while the checks are listed: Adam would believe it, too, and ask for a stream.
+with patched("is_available", lambda: True, torch.cuda), patched("device_count", lambda: 1, torch.cuda):
+    of_one_gpu = dict(verify.all_checks(torch, A100))
+on_gpu = {}
+for name, (check, context) in ON_GPU.items():
+    with context():
+        on_gpu[name] = verify.run_check(check, of_one_gpu[check])
 results = {}
 for name, (check, broken) in CASES.items():
     whole = dict(verify.all_checks(torch, NO_GPU))
     with broken():
         results[name] = verify.run_check(check, whole[check])
 exact = verify.kernel_errors(torch, torch.device("cpu"), 0)
-json.dump({"cases": results, "kernel_errors": exact, "kernel_bound": verify.KERNEL_BOUND}, sys.stdout, allow_nan=False)
+json.dump(
+    {"cases": results, "on_gpu": on_gpu, "kernel_errors": exact, "kernel_bound": verify.KERNEL_BOUND},
+    sys.stdout,
+    allow_nan=False,
+)

@@ -165,3 +165,19 @@ def test_every_case_is_tested(broken: Any) -> None:
 
 def test_kernel_bound_leaves_room_for_rounding(broken: Any) -> None:
     assert 0 < max(broken["kernel_errors"].values()) < broken["kernel_bound"] / 10
+
+
+@pytest.mark.parametrize(
+    ("case", "status", "text"),
+    [
+        ("right", "passed", ""),
+        ("right_training", "passed", ""),
+        ("architecture_not_served", "failed", "not compiled for compute capability 8.0"),
+        ("another_capability", "failed", "compute capability 8.6 is not the planned one"),
+        ("wrong_result", "failed", "elementwise is off by"),
+        ("training_differs", "failed", "differ from the CPU's by 0.5"),
+    ],
+)
+def test_gpu_checks_with_the_cpu_as_a_stand_in(broken: Any, case: str, status: str, text: str) -> None:
+    check = broken["on_gpu"][case]
+    assert (check["status"], text in check["message"]) == (status, True), check
