@@ -32,7 +32,7 @@ class Run:
     stdout: str
 
     def changed(self, host: str) -> int:
-        return int(self.stats["changed"].get(host, 0))
+        return int(self.stats.get("changed", {}).get(host, 0))
 
 
 class World:
