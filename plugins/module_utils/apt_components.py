@@ -76,7 +76,7 @@ def parse_one_line(text: str) -> list[Source]:
 def _stanzas(text: str) -> Iterable[dict[str, str]]:
     stanza: dict[str, str] = {}
     field = ""
-    for line in text.splitlines() + [""]:
+    for line in [*text.splitlines(), ""]:
         if line.startswith("#"):
             continue
         if not line.strip():

@@ -1,7 +1,7 @@
 # Copyright: gpufleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether the installed NVIDIA driver is whole: kernel modules, libraries, what is loaded. Private to the collection."""
+"""Whether the installed NVIDIA driver is whole: modules, libraries, what is loaded. Private to the collection."""
 
 from __future__ import annotations
 
@@ -151,14 +151,14 @@ def measure_versions(state: list[dict[str, Any]], run: Run) -> None:
             kernel["version"] = out.strip() or None if code == 0 else None
 
 
-def check(state: list[dict[str, Any]], libraries: dict[str, list[str]]) -> str:
+def check(state: list[dict[str, Any]], libraries: dict[str, list[str]], root: str = "/") -> str:
     """The one version of the driver.
 
     :raises GpufleetError: GF-DKMS-FAILED where no kernel has a module, GF-DRIVER-MISMATCH where the parts differ.
     """
     for kernel in state:
         if kernel["headers"] and kernel["module"] is None:
-            raise dkms_error(kernel["release"], "nvidia-current", "", "")
+            raise dkms_error(kernel["release"], "nvidia-current", "", make_log_tail("nvidia*", "*", root))
     built = [kernel for kernel in state if kernel["module"] is not None]
     if not built:
         raise GpufleetError(
@@ -202,7 +202,7 @@ def reboot_reason(
     others = ", ".join(kernel["release"] for kernel in state if kernel["module"] is not None)
     return (
         False,
-        f"the running kernel {running} has no NVIDIA module (built for {others}), and no installed kernel image has one",
+        f"the running kernel {running} has no NVIDIA module (built for {others}); no kernel image here has one",
     )
 
 
@@ -218,5 +218,5 @@ def load(run: Run) -> None:
                 "GF-DRIVER-LOAD",
                 f"the kernel refuses to load {name}: {(err or out).strip()}",
                 "Secure Boot accepts signed modules only, or this driver does not support the GPU (see dmesg)",
-                "dmesg | grep -i -e nvidia -e NVRM; with Secure Boot enrol the DKMS key: mokutil --import /var/lib/dkms/mok.pub",
+                "dmesg | grep -i -e nvidia -e NVRM; Secure Boot: mokutil --import /var/lib/dkms/mok.pub",
             )

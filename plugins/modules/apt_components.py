@@ -12,8 +12,8 @@ description:
   - Reads the apt sources of the node, finds the archives that serve C(main) of its release and adds the components
     that they leave out, from the same archives with the same options (keys, architectures).
   - Names no mirror, changes no file of anybody else's and leaves repositories of third parties alone.
-  - What is missing is written to C(/etc/apt/sources.list.d/gpufleet-components.sources). The file goes away when the other
-    sources have everything.
+  - What is missing is written to C(/etc/apt/sources.list.d/gpufleet-components.sources). The file goes away when the
+    other sources have everything.
   - The package lists are not fetched; do that when the module reports a change.
 version_added: 0.1.0
 author:
@@ -119,7 +119,8 @@ def main() -> None:
     root = module.params["root"]
     path = os.path.join(root, apt_components.SOURCES_FILE)
     codename = module.params["codename"] or apt_components.codename_of(root)
-    text, added = "", []
+    text = ""
+    added: list[apt_components.Source] = []
     if module.params["state"] == "present" and module.params["components"]:
         try:
             text, added = apt_components.plan_file(root, codename, module.params["components"])

@@ -105,7 +105,7 @@ def main() -> None:
         program = module.get_bin_path(command[0], opt_dirs=["/usr/sbin", "/sbin"])
         if program is None:
             return 127, "", f"{command[0]} is not installed"
-        code, out, err = module.run_command([program] + command[1:])
+        code, out, err = module.run_command([program, *command[1:]])
         return code, out, err
 
     libraries = driver_state.library_versions()

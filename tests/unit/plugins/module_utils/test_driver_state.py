@@ -147,7 +147,7 @@ def test_dkms_status(text, row):
         ("6.1.0-50-amd64", None, None, False, "the running kernel 6.1.0-50-amd64 has no NVIDIA module"),
     ],
 )
-def test_reboot_reason(node, running, loaded, competitor, loadable, why):
+def test_reboot_reason(node, running, loaded, competitor, loadable, why):  # noqa: PLR0917 - one case a row
     found = driver_state.reboot_reason(
         driver_state.kernels(str(node)), VERSION, running, {"version": loaded, "competitor": competitor}
     )

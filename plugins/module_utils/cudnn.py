@@ -1,0 +1,152 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""cuDNN from NVIDIA's wheel, in a versioned directory of its own. Private to the collection."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import os
+import re
+import shutil
+import sys
+import zipfile
+from typing import Callable, Dict, List, Tuple
+
+from ansible_collections.gpufleet.stack.plugins.module_utils import trees
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+
+# Runs a command with variables added to its environment, gives (status, stdout, stderr); typing's names for 3.8.
+Run = Callable[[List[str], Dict[str, str]], Tuple[int, str, str]]
+MEMBER = re.compile(r"^nvidia/cudnn/(include/[\w.-]+\.h|lib/lib[\w.-]+\.so[\w.]*)$")
+INSIDE = "nvidia/cudnn/"
+RECORD = "RECORD"
+BESIDE = re.compile(r"^[\w.-]+\.dist-info/(?:licenses/)?(License\.txt|RECORD)$", re.IGNORECASE)
+# The header's own numbers and what the library says when it is asked; cudnn_version.h includes nothing.
+PROGRAM = """\
+#include <stddef.h>
+#include <stdio.h>
+#include "cudnn_version.h"
+size_t cudnnGetVersion(void);
+int main(void) { printf("%d %d", (int)cudnnGetVersion(), (int)CUDNN_VERSION); return 0; }
+"""
+ASK_LIBRARY = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).cudnnGetVersion(), end='')"
+
+
+def number(version: str) -> int:
+    """A version as cuDNN itself writes it: 8.9.6.50 is 8906, 9.10.2.21 is 91002."""
+    major, minor, patch = (int(part) for part in version.split(".")[:3])
+    return major * (1000 if major < 9 else 10000) + minor * 100 + patch
+
+
+def header_version(path: str) -> str | None:
+    """Major, minor and patch of the headers in ``<path>/include``; None without them."""
+    try:
+        with open(os.path.join(path, "include/cudnn_version.h"), encoding="utf-8", errors="replace") as stream:
+            text = stream.read()
+    except OSError:
+        return None
+    parts = dict(re.findall(r"^#define CUDNN_(MAJOR|MINOR|PATCHLEVEL)\s+(\d+)", text, re.MULTILINE))
+    return ".".join(parts[name] for name in ("MAJOR", "MINOR", "PATCHLEVEL")) if len(parts) == 3 else None
+
+
+def is_installed(path: str, version: str) -> bool:
+    """Whether the directory holds every header and library of this version, to the letter.
+
+    The wheel's own list of files (``RECORD``) lies in the directory and says what each must be.
+    """
+    try:
+        with open(os.path.join(path, RECORD), encoding="utf-8", newline="") as stream:
+            rows = [row for row in csv.reader(stream) if len(row) == 3 and MEMBER.match(row[0])]
+    except OSError:
+        return False
+    whole = all(_is_recorded(os.path.join(path, row[0][len(INSIDE) :]), row[1], row[2]) for row in rows)
+    return bool(rows) and whole and header_version(path) == ".".join(version.split(".")[:3])
+
+
+def _is_recorded(path: str, recorded: str, size: str) -> bool:
+    digest = hashlib.sha256()
+    try:
+        if os.path.getsize(path) != int(size):
+            return False
+        with open(path, "rb") as stream:
+            for block in iter(lambda: stream.read(1 << 20), b""):
+                digest.update(block)
+    except OSError:
+        return False
+    return recorded == "sha256=" + base64.urlsafe_b64encode(digest.digest()).decode().rstrip("=")
+
+
+def unpack(wheel: str, path: str, version: str) -> None:
+    """Unpack the wheel's headers and libraries beside ``path`` and switch to them.
+
+    :raises GpufleetError: GF-CUDNN-WRONG when the wheel does not have them, or those of another version.
+    """
+    new = trees.beside(path)
+    for folder in ("include", "lib"):
+        os.mkdir(os.path.join(new, folder), 0o755)
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                match = MEMBER.match(name) or BESIDE.match(name)
+                if match:
+                    place = os.path.join(new, match[1])
+                    with archive.open(name) as source, open(place, "wb") as target:
+                        shutil.copyfileobj(source, target, 1 << 20)
+                    os.chmod(place, 0o755 if ".so" in place else 0o644)
+    except zipfile.BadZipFile as error:
+        trees.remove(new)
+        raise wrong(f"{os.path.basename(wheel)} is not a wheel: {error}", path) from error
+    _link_names(os.path.join(new, "lib"))
+    found = header_version(new)
+    if not is_installed(new, version):
+        trees.remove(new)
+        raise wrong(f"{os.path.basename(wheel)} does not hold a whole cuDNN {version}, but {found or 'none'}", path)
+    trees.switch_directory(new, path)
+
+
+def _link_names(folder: str) -> None:
+    """Linkers look for libcudnn.so; wheels have libcudnn.so.8 alone."""
+    for name in sorted(os.listdir(folder)):
+        plain = name.split(".so")[0] + ".so"
+        if name != plain and not os.path.lexists(os.path.join(folder, plain)):
+            os.symlink(name, os.path.join(folder, plain))
+
+
+def check(path: str, version: str, folder: str, compiler: str | None, run: Run) -> int:
+    """The version that the library itself gives, compiled against the headers where there is a compiler.
+
+    :param folder: an empty directory for the program.
+    :raises GpufleetError: GF-CUDNN-WRONG when the library does not load or is another.
+    """
+    library = os.path.join(path, "lib", f"libcudnn.so.{version.partition('.')[0]}")
+    environment = {"LD_LIBRARY_PATH": os.path.join(path, "lib")}
+    if compiler is None:
+        code, out, err = run([sys.executable, "-c", ASK_LIBRARY, library], environment)
+        expected = str(number(version))
+    else:
+        source, program = os.path.join(folder, "check.c"), os.path.join(folder, "check")
+        with open(source, "w", encoding="utf-8") as stream:
+            stream.write(PROGRAM)
+        # cuDNN leaves cuBLAS and other symbols to libraries that it loads itself.
+        command = [compiler, source, f"-I{path}/include", f"-L{path}/lib", "-lcudnn", "-Wl,--allow-shlib-undefined"]
+        code, out, err = run([*command, "-o", program], {})
+        if code != 0:
+            raise wrong(f"a program cannot be linked with {library}: {(err or out).strip()}", path)
+        code, out, err = run([program], environment)
+        expected = f"{number(version)} {number(version)}"
+    if code != 0 or out.strip() != expected:
+        raise wrong(f"{library} reports {out.strip() or err.strip() or 'nothing'}, {expected} is expected", path)
+    return number(version)
+
+
+def wrong(message: str, path: str) -> GpufleetError:
+    """GF-CUDNN-WRONG."""
+    return GpufleetError(
+        "GF-CUDNN-WRONG",
+        message,
+        "the files were changed or damaged after they were installed, or the package index serves another wheel",
+        f"rm -r {path}, then run this play again",
+    )

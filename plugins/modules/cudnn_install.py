@@ -1,0 +1,136 @@
+#!/usr/bin/python
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cudnn_install
+short_description: Installs cuDNN from NVIDIA's wheel into a directory of its own
+description:
+  - Fetches the wheel, checks its size and SHA-256, and unpacks its headers and libraries beside O(path), which they
+    then become in one step. Adds the names without a version that linkers look for.
+  - Proves the installation by compiling a small program that asks the library for its version. No GPU is needed.
+    Where there is no C compiler, Python loads the library instead.
+version_added: 0.1.0
+author:
+  - gpufleet contributors (@gpufleet)
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: none
+options:
+  path:
+    description: The directory. It will have C(include) and C(lib).
+    type: path
+    required: true
+  version:
+    description: The version of cuDNN, with four numbers.
+    type: str
+    required: true
+  url:
+    description: Address of the wheel.
+    type: str
+    required: true
+  sha256:
+    description: SHA-256 of the wheel.
+    type: str
+    required: true
+  size:
+    description: Bytes of the wheel, where they are known.
+    type: int
+"""
+
+EXAMPLES = r"""
+- name: Install cuDNN 8.9.6 for CUDA 11
+  gpufleet.stack.cudnn_install:
+    path: /opt/gpufleet/cudnn/8.9.6.50-cuda11
+    version: 8.9.6.50
+    url: "{{ wheel.url }}"
+    sha256: "{{ wheel.sha256 }}"
+"""
+
+RETURN = r"""
+path:
+  description: The directory.
+  returned: always
+  type: str
+  sample: /opt/gpufleet/cudnn/8.9.6.50-cuda11
+reported:
+  description: The version that the library itself gave.
+  returned: when not in check mode
+  type: int
+  sample: 8906
+"""
+
+import os
+import shutil
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpufleet.stack.plugins.module_utils import cudnn, download
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+
+
+def install(module: AnsibleModule) -> bool:
+    """Fetch and unpack where needed; whether anything was done."""
+    path, version = module.params["path"], module.params["version"]
+    if cudnn.is_installed(path, version):
+        return False
+    if module.check_mode:
+        return True
+    # Beside the directory: an interrupted download is continued by the next run, and is gone after a good one.
+    wheel = path.rstrip("/") + ".whl"
+    download.fetch(module.params["url"], wheel, module.params["sha256"], module.params["size"])
+    cudnn.unpack(wheel, path, version)
+    os.unlink(wheel)
+    return True
+
+
+def prove(module: AnsibleModule) -> int:
+    """Ask the library for its version."""
+
+    def run(command: list[str], environment: dict[str, str]) -> tuple[int, str, str]:
+        code, out, err = module.run_command(command, environ_update=dict(environment, LANGUAGE="C", LC_ALL="C"))
+        return code, out, err
+
+    compiler = module.get_bin_path("cc") or module.get_bin_path("gcc")
+    # Not /tmp, which hardened nodes mount noexec: the program is run.
+    folder = tempfile.mkdtemp(prefix="gpufleet-cudnn-", dir="/var/tmp")
+    try:
+        return cudnn.check(module.params["path"], module.params["version"], folder, compiler, run)
+    finally:
+        shutil.rmtree(folder)
+
+
+def main() -> None:
+    """Entry point of the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "version": {"type": "str", "required": True},
+            "url": {"type": "str", "required": True},
+            "sha256": {"type": "str", "required": True},
+            "size": {"type": "int"},
+        },
+        supports_check_mode=True,
+    )
+    path = module.params["path"]
+    try:
+        changed = install(module)
+        if module.check_mode:
+            module.exit_json(changed=changed, path=path)
+        reported = prove(module)
+    except GpufleetError as error:
+        module.fail_json(msg=str(error), error=error.as_dict())
+    except OSError as error:
+        module.fail_json(msg=f"{path} cannot be made: {error}")
+    module.exit_json(changed=changed, path=path, reported=reported)
+
+
+if __name__ == "__main__":
+    main()
