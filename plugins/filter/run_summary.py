@@ -13,10 +13,17 @@ author:
 description:
   - Tells what was reached on every node, folding nodes with the same outcome, and which nodes need a reboot.
   - Nodes with something wrong come first, and each of them is named.
+positional: variables
 options:
   _input:
+    description: Names of the nodes of the run.
+    type: list
+    elements: str
+    required: true
+  variables:
     description:
-      - For each node its C(plan) and its C(verdict) (see docs/contracts.md); null for what the run did not get to.
+      - The variables of every node, C(hostvars). Read are C(gpufleet_plan) and C(gpufleet_verdict), which the roles set
+        (see docs/contracts.md); a node that lacks one did not get that far.
     type: dict
     required: true
   check_mode:
@@ -28,12 +35,8 @@ options:
 EXAMPLES = r"""
 - name: Sum up
   ansible.builtin.debug:
-    msg: "{{ __nodes | gpufleet.stack.run_summary(check_mode=ansible_check_mode) }}"
-  vars:
-    __nodes:
-      node1:
-        plan: "{{ hostvars['node1'].gpufleet_plan | default(none) }}"
-        verdict: "{{ hostvars['node1'].gpufleet_verdict | default(none) }}"
+    msg: "{{ ansible_play_hosts_all | gpufleet.stack.run_summary(hostvars, check_mode=ansible_check_mode) }}"
+  run_once: true
 """
 
 RETURN = r"""
@@ -43,27 +46,32 @@ _value:
   elements: str
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.gpufleet.stack.plugins.plugin_utils import report
 
+NAME = "gpufleet.stack.run_summary"
 
-def run_summary(nodes: Any, check_mode: Any = False) -> list[str]:
-    """Check the arguments and write the lines."""
-    if not isinstance(nodes, dict):
-        raise AnsibleFilterError(f"gpufleet.stack.run_summary: this is no dictionary of nodes: {nodes!r:.200}")
+
+def run_summary(hosts: Any, variables: Any, check_mode: Any = False) -> list[str]:
+    """Check the arguments, pick plan and verdict of every node and write the lines."""
+    if not isinstance(hosts, (list, tuple)):
+        raise AnsibleFilterError(f"{NAME}: this is no list of nodes: {hosts!r:.200}")
+    if not isinstance(variables, Mapping):
+        raise AnsibleFilterError(f"{NAME}: these are no variables of nodes: {variables!r:.200}")
     if not isinstance(check_mode, bool):
-        raise AnsibleFilterError(
-            f"gpufleet.stack.run_summary: check_mode must be true or false, not {check_mode!r:.200}"
-        )
-    for host, node in nodes.items():
-        if not isinstance(node, dict) or any(
-            node.get(key) is not None and not isinstance(node[key], dict) for key in ("plan", "verdict")
-        ):
-            raise AnsibleFilterError(f"gpufleet.stack.run_summary: {host} has no plan and verdict: {node!r:.200}")
-    return report.run_summary(nodes, check_mode)
+        raise AnsibleFilterError(f"{NAME}: check_mode must be true or false, not {check_mode!r:.200}")
+    return report.run_summary({host: _node(host, variables[host]) for host in hosts}, check_mode)
+
+
+def _node(host: str, variables: Any) -> dict[str, Any]:
+    node = {"plan": variables.get("gpufleet_plan"), "verdict": variables.get("gpufleet_verdict")}
+    for key, value in node.items():
+        if value is not None and not isinstance(value, Mapping):
+            raise AnsibleFilterError(f"{NAME}: gpufleet_{key} of {host} is none: {value!r:.200}")
+    return node
 
 
 class FilterModule:

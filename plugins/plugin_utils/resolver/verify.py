@@ -35,6 +35,8 @@ def plan(decision: Decision, stages: dict[str, Row]) -> Row:
                 "torch_version": environment["torch_version"],
                 "cuda": environment["cuda"],
                 "cudnn": environment["cudnn"],
+                "torchvision": environment["torchvision"],
+                "torchaudio": environment["torchaudio"],
             }
             for environment in environments
         ],

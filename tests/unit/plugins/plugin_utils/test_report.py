@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpufleet.stack.plugins.filter.run_summary import run_summary
+from ansible_collections.gpufleet.stack.plugins.filter.run_summary import run_summary as run_summary_filter
 from ansible_collections.gpufleet.stack.plugins.filter.verdict_failures import verdict_failures
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.report import run_summary
 
 NO_GPU = "the node has no NVIDIA GPU"
 
@@ -174,13 +175,21 @@ def test_verdict_failures_wants_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, [], {"n1": None}, {"n1": {"plan": []}}, {"n1": {"plan": None, "verdict": "x"}}]
+    ("hosts", "variables"),
+    [(None, {}), ("n1", {}), (["n1"], None), (["n1"], {"n1": {"gpufleet_plan": "x"}})],
 )
-def test_run_summary_wants_nodes(value: Any) -> None:
+def test_run_summary_wants_nodes_and_their_variables(hosts: Any, variables: Any) -> None:
     with pytest.raises(AnsibleFilterError, match=r"gpufleet.stack.run_summary: "):
-        run_summary(value)
+        run_summary_filter(hosts, variables)
 
 
 def test_run_summary_wants_a_boolean() -> None:
-    with pytest.raises(AnsibleFilterError, match="check_mode must be true or false"):
-        run_summary({}, check_mode="yes")
+    with pytest.raises(AnsibleFilterError, match="check_mode"):
+        run_summary_filter([], {}, check_mode="yes")
+
+
+def test_run_summary_reads_what_the_roles_set() -> None:
+    variables = {"n1": {"gpufleet_plan": plan(), "gpufleet_verdict": good()}, "n2": {}}
+    lines = run_summary_filter(["n1", "n2"], variables)
+    assert lines == run_summary({"n1": {"plan": plan(), "verdict": good()}, "n2": {}})
+    assert lines[0].startswith("n2: nothing is known")
