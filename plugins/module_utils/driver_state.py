@@ -24,6 +24,8 @@ DKMS_LINE = re.compile(
     r"^(?P<name>nvidia[\w.-]*)[/,] ?(?P<version>[\w.]+)(?:, (?P<kernel>[^,]+), (?P<arch>[^:]+))?: (?P<state>\w+)"
 )
 LOG_TAIL = 15
+# Not the -Werror of a compiler's command line.
+BUILD_ERROR = re.compile(r"(?<![-\w])(?:error:|Error \d|\*\*\* )")
 
 
 def library_versions(root: str = "/") -> dict[str, list[str]]:
@@ -93,18 +95,22 @@ def parse_dkms_status(text: str) -> list[dict[str, str]]:
 
 
 def make_log_tail(name: str, version: str, root: str = "/") -> str:
-    """The last lines of DKMS's build log; empty where there is none."""
+    """The last lines of DKMS's build log, where a build failed; empty otherwise."""
     pattern = os.path.join(root, "var/lib/dkms", name, version)
     for path in glob.glob(os.path.join(pattern, "build/make.log")) + sorted(
         glob.glob(os.path.join(pattern, "*/*/log/make.log"))
     ):
         with open(path, encoding="utf-8", errors="replace") as stream:
-            return "\n".join(stream.read().splitlines()[-LOG_TAIL:])
+            text = stream.read()
+        if BUILD_ERROR.search(text):
+            return "\n".join(text.splitlines()[-LOG_TAIL:])
     return ""
 
 
 def build(state: list[dict[str, Any]], run: Run, root: str = "/") -> list[str]:
     """Build the module with DKMS for each kernel that has headers and lacks it; the kernels it was built for.
+
+    With ``--force``, since DKMS takes a module that somebody removed for installed.
 
     :raises GpufleetError: GF-DKMS-FAILED when a build fails.
     """
@@ -120,7 +126,7 @@ def build(state: list[dict[str, Any]], run: Run, root: str = "/") -> list[str]:
     name, version = sources[-1]["name"], sources[-1]["version"]
     built = []
     for kernel in lacking:
-        code, out, err = run(["dkms", "install", f"{name}/{version}", "-k", kernel["release"]])
+        code, out, err = run(["dkms", "install", "--force", f"{name}/{version}", "-k", kernel["release"]])
         kernel["module"] = module_file(kernel["release"], root)
         if code != 0 or kernel["module"] is None:
             raise dkms_error(
@@ -133,7 +139,9 @@ def build(state: list[dict[str, Any]], run: Run, root: str = "/") -> list[str]:
 def dkms_error(kernel: str, name: str, version: str, detail: str) -> GpufleetError:
     """GF-DKMS-FAILED for one kernel."""
     command = (
-        f"dkms install {name}/{version} -k {kernel}" if version else "apt-get install --reinstall nvidia-kernel-dkms"
+        f"dkms install --force {name}/{version} -k {kernel}"
+        if version
+        else "apt-get install --reinstall nvidia-kernel-dkms"
     )
     return GpufleetError(
         "GF-DKMS-FAILED",

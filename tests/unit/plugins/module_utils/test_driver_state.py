@@ -105,7 +105,7 @@ def test_build_installs_for_the_headers_kernel(node):
     )
     state = driver_state.kernels(str(node))
     assert driver_state.build(state, commands, str(node)) == [KERNEL]
-    assert commands.seen == ["dkms status", f"dkms install nvidia-current/{VERSION} -k {KERNEL}"]
+    assert commands.seen == ["dkms status", f"dkms install --force nvidia-current/{VERSION} -k {KERNEL}"]
 
 
 def test_failed_build_shows_the_end_of_the_log(node):
@@ -119,7 +119,14 @@ def test_failed_build_shows_the_end_of_the_log(node):
     assert caught.value.code == "GF-DKMS-FAILED"
     assert "error: boom" in caught.value.message
     assert "line 3\n" not in caught.value.message
-    assert f"dkms install nvidia-current/{VERSION} -k {KERNEL}" in caught.value.fix
+    assert f"dkms install --force nvidia-current/{VERSION} -k {KERNEL}" in caught.value.fix
+
+
+def test_the_log_of_a_good_build_is_not_shown(node):
+    log = node / "var/lib/dkms/nvidia-current" / VERSION / "build"
+    log.mkdir(parents=True)
+    (log / "make.log").write_text("cc -Werror=strict-prototypes -c nv.c\nmake: Leaving directory\n")
+    assert driver_state.make_log_tail("nvidia*", "*", str(node)) == ""
 
 
 @pytest.mark.parametrize(
@@ -147,7 +154,7 @@ def test_dkms_status(text, row):
         ("6.1.0-50-amd64", None, None, False, "the running kernel 6.1.0-50-amd64 has no NVIDIA module"),
     ],
 )
-def test_reboot_reason(node, running, loaded, competitor, loadable, why):  # noqa: PLR0917 - one case a row
+def test_reboot_reason(node, running, loaded, competitor, loadable, why):
     found = driver_state.reboot_reason(
         driver_state.kernels(str(node)), VERSION, running, {"version": loaded, "competitor": competitor}
     )
