@@ -228,6 +228,7 @@ def test_secure_boot(tmp_path: Path, data: bytes | None, on: bool | None) -> Non
 def test_headers(tmp_path: Path) -> None:
     write(tmp_path, "proc/sys/kernel/osrelease", RELEASE + "\n")
     write(tmp_path, "lib/modules/6.1.0-99-amd64/build/Makefile")
+    write(tmp_path, f"lib/modules/{RELEASE}/modules.dep")
     assert kernel.facts(str(tmp_path)) == {"release": RELEASE, "headers": False, "secure_boot": None}
     write(tmp_path, f"lib/modules/{RELEASE}/build/Makefile")
     assert kernel.facts(str(tmp_path))["headers"] is True

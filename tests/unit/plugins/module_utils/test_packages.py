@@ -74,7 +74,7 @@ def rpm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for rpm that prints recorded rows and counts how often it is started."""
     program = tmp_path / "bin/rpm"
     program.parent.mkdir()
-    rows = [r"1690000000\tkernel\t5.14.0-284", r"1750000000\tkernel\t5.14.0-570", r"1700000000\tgpg-pubkey\tabc"]
+    rows = [r"999999999\tkernel\t5.14.0-284", r"1750000000\tkernel\t5.14.0-570", r"1700000000\tgpg-pubkey\tabc"]
     text = r"\n".join([*rows, r"9\twhole\t1:2-3\n"])
     program.write_text(f"#!/bin/sh\necho \"$@\" >> {tmp_path}/calls\nprintf '{text}'\n")
     program.chmod(0o755)
