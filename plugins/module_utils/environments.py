@@ -174,7 +174,7 @@ def _rights(wanted: Wanted) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise GpufleetError(
-                "GF-NO-RIGHTS",
+                "GF-RIGHTS",
                 f"{error.filename or wanted.path} cannot be written: {error.strerror}",
                 "the play runs without root, or the file system is read-only on this node",
                 "run with become (-K), or set gpufleet_prefix to a directory that this user may write",
@@ -457,7 +457,12 @@ def _install(wanted: Wanted, uv: str, lock: int, reinstall: list[str]) -> None:
     command = [uv, "pip", "install", "--no-index", "--only-binary", ":all:", "--python", python]
     for name in reinstall:
         command += ["--reinstall-package", name]
-    _uv(wanted, lock, [*command, "--requirements", lock_file], f"environment {wanted.name}")
+    command += ["--requirements", lock_file]
+    # From the cache alone where it has everything: uv would ask for each wheel again, and fetch it again from a mirror
+    # that forbids keeping answers. The lock's SHA-256 decides either way.
+    code, _out, _err = uv_tool.run([*command, "--offline"], uv_tool.environment(wanted.cache_dir), keep_open=(lock,))
+    if code != 0:
+        _uv(wanted, lock, command, f"environment {wanted.name}")
 
 
 def _reinstall(wanted: Wanted, uv: str, lock: int, names: list[str]) -> None:

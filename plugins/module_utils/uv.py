@@ -46,7 +46,7 @@ def ensure_uv(prefix: str, uv: dict[str, Any]) -> tuple[str, bool]:
     """Bring uv of ``{version, url, sha256, size}`` to the node.
 
     :returns: path of the binary, and whether it was brought just now.
-    :raises GpufleetError: GF-DOWNLOAD-…, GF-UV-DAMAGED.
+    :raises GpufleetError: GF-UV-DAMAGED, and those of ``fetch``.
     """
     path = uv_path(prefix, uv["version"])
     if os.access(path, os.X_OK):
