@@ -24,6 +24,8 @@ DKMS_LINE = re.compile(
     r"^(?P<name>nvidia[\w.-]*)[/,] ?(?P<version>[\w.]+)(?:, (?P<kernel>[^,]+), (?P<arch>[^:]+))?: (?P<state>\w+)"
 )
 LOG_TAIL = 15
+# A longer line is the command line of a compiler.
+LOG_WIDTH = 240
 # Not the -Werror of a compiler's command line.
 BUILD_ERROR = re.compile(r"(?<![-\w])(?:error:|Error \d|\*\*\* )")
 
@@ -103,7 +105,7 @@ def make_log_tail(name: str, version: str, root: str = "/") -> str:
         with open(path, encoding="utf-8", errors="replace") as stream:
             text = stream.read()
         if BUILD_ERROR.search(text):
-            return "\n".join(text.splitlines()[-LOG_TAIL:])
+            return "\n".join([line for line in text.splitlines() if len(line) <= LOG_WIDTH][-LOG_TAIL:])
     return ""
 
 

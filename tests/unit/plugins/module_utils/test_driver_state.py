@@ -112,13 +112,16 @@ def test_failed_build_shows_the_end_of_the_log(node):
     (node / "lib/modules" / KERNEL / "updates/dkms/nvidia-current.ko").unlink()
     log = node / "var/lib/dkms/nvidia-current" / VERSION / "build"
     log.mkdir(parents=True)
-    (log / "make.log").write_text("\n".join(f"line {number}" for number in range(40)) + "\nerror: boom\n")
+    (log / "make.log").write_text(
+        "\n".join(f"line {number}" for number in range(40)) + "\n" + "-I. " * 99 + "\nerror: boom\n"
+    )
     commands = Commands({"dkms status": (0, DKMS_ADDED, ""), "dkms install": (10, "", "Bad return status")})
     with pytest.raises(GpufleetError) as caught:
         driver_state.build(driver_state.kernels(str(node)), commands, str(node))
     assert caught.value.code == "GF-DKMS-FAILED"
     assert "error: boom" in caught.value.message
     assert "line 3\n" not in caught.value.message
+    assert "-I." not in caught.value.message
     assert f"dkms install --force nvidia-current/{VERSION} -k {KERNEL}" in caught.value.fix
 
 
