@@ -10,8 +10,8 @@ from typing import Any
 from ansible_collections.gpufleet.stack.plugins.module_utils import (
     cuda_toolkits,
     cudnn_copies,
-    login_environment,
     packages,
+    shell_variables,
     torch_installs,
 )
 from ansible_collections.gpufleet.stack.plugins.module_utils.sysroot import Sysroot
@@ -25,7 +25,7 @@ def collect(sysroot: str = "/", prefix: str = "/opt/gpufleet") -> dict[str, Any]
     """
     node, prefix = Sysroot(sysroot), prefix.rstrip("/")
     installed = packages.installed_versions(None, sysroot)
-    environment = login_environment.read(node)
+    environment = shell_variables.read(node)
     toolkits = cuda_toolkits.find(node, prefix, installed)
     torches = torch_installs.find(node, prefix)
     errors = [

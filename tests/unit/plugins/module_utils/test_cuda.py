@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.stack.plugins.module_utils import cuda
-from ansible_collections.gpufleet.stack.plugins.module_utils.login_environment import read
+from ansible_collections.gpufleet.stack.plugins.module_utils.shell_variables import read
 from ansible_collections.gpufleet.stack.plugins.module_utils.sysroot import Sysroot
 
 ENVIRONMENT = "opt/gpufleet/envs/default"
