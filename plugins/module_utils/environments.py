@@ -333,14 +333,14 @@ def site_packages(path: str) -> str | None:
     return found[0] if found else None
 
 
-def _installed(site: str) -> dict[str, tuple[str, str]]:
-    """``{name: (version, directory)}`` from the names of the dist-info directories."""
-    found: dict[str, tuple[str, str]] = {}
+def _installed(site: str) -> dict[str, list[tuple[str, str]]]:
+    """``{name: [(version, directory)]}`` from the names of the dist-info directories; more than one is damage."""
+    found: dict[str, list[tuple[str, str]]] = {}
     for entry in os.scandir(site):
         stem, extension = os.path.splitext(entry.name)
         if extension == ".dist-info" and "-" in stem:
             name, version = stem.rsplit("-", 1)
-            found[normalise(name)] = (version, entry.path)
+            found.setdefault(normalise(name), []).append((version, entry.path))
     return found
 
 
@@ -355,13 +355,13 @@ def check_packages(wanted: Wanted, complete: dict[str, Any] | None) -> tuple[dic
     damaged: dict[str, str] = {}
     files: list[tuple[str, str, str]] = []
     for name, version in locked_packages(wanted.lock_text).items():
-        found = installed.get(name)
-        if found is None or site is None:
+        found = installed.get(name, [])
+        if not found or site is None:
             damaged[name] = "is not installed"
-        elif found[0] != version:
-            damaged[name] = f"is {found[0]}, the lock has {version}"
+        elif [each[0] for each in found] != [version]:
+            damaged[name] = f"is {' and '.join(each[0] for each in found)}, the lock has {version}"
         else:
-            record = os.path.join(found[1], "RECORD")
+            record = os.path.join(found[0][1], "RECORD")
             try:
                 files += [(name, path, digest) for path, digest in record_files(site, record)]
             except (OSError, ValueError, csv.Error):
@@ -443,6 +443,8 @@ def _repair(wanted: Wanted, uv: str, lock: int, state: Survey) -> Survey:
 def _make_skeleton(wanted: Wanted, uv: str, lock: int) -> None:
     command = [uv, "venv", "--allow-existing", "--no-project", "--python", wanted.interpreter, "--prompt", wanted.name]
     _uv(wanted, lock, [*command, wanted.path], f"environment {wanted.name}")
+    with open(os.path.join(wanted.path, LOCK_FILE), "w", encoding="utf-8") as handle:
+        handle.write(wanted.lock_text)
     # uv leaves its own lock file writable for everybody.
     if os.path.exists(os.path.join(wanted.path, ".lock")):
         os.chmod(os.path.join(wanted.path, ".lock"), 0o644)
@@ -451,8 +453,6 @@ def _make_skeleton(wanted: Wanted, uv: str, lock: int) -> None:
 def _install(wanted: Wanted, uv: str, lock: int, reinstall: list[str]) -> None:
     """Install what is missing from the lock, and the named packages anew. What users added themselves stays."""
     lock_file = os.path.join(wanted.path, LOCK_FILE)
-    with open(lock_file, "w", encoding="utf-8") as handle:
-        handle.write(wanted.lock_text)
     python = os.path.join(wanted.path, "bin", "python")
     command = [uv, "pip", "install", "--no-index", "--only-binary", ":all:", "--python", python]
     for name in reinstall:
@@ -473,6 +473,13 @@ def _reinstall(wanted: Wanted, uv: str, lock: int, names: list[str]) -> None:
     """
     _uv(wanted, lock, [uv, "cache", "clean", *names], "wheel cache")
     _install(wanted, uv, lock, names)
+    site = site_packages(wanted.path)
+    locked = locked_packages(wanted.lock_text)
+    for name, found in (_installed(site) if site else {}).items():
+        for version, directory in found:
+            # uv removes another version by its RECORD; one without a usable RECORD stays behind.
+            if name in names and version != locked.get(name):
+                shutil.rmtree(directory)
 
 
 def _heal(wanted: Wanted, uv: str, lock: int) -> Survey:
@@ -561,7 +568,7 @@ def _complete(wanted: Wanted) -> None:
     site = site_packages(wanted.path)
     installed = _installed(site) if site else {}
     records = {
-        name: file_digest(os.path.join(installed[name][1], "RECORD")) for name in locked_packages(wanted.lock_text)
+        name: file_digest(os.path.join(installed[name][0][1], "RECORD")) for name in locked_packages(wanted.lock_text)
     }
     skeleton = {name: file_digest(os.path.join(wanted.path, name)) for name in SKELETON}
     document = {

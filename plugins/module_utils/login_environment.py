@@ -50,11 +50,9 @@ def render(name: str, variables: dict[str, str], prepend: dict[str, list[str]], 
         lines.append(f"export {variable}")
     for variable, directories in prepend.items():
         for directory in reversed(directories):
-            quoted = shlex.quote(directory)
-            lines.append(
-                f'case ":${{{variable}-}}:" in *:{quoted}:*) ;; '
-                f'*) {variable}={quoted}"${{{variable}:+:${{{variable}}}}}" ;; esac'
-            )
+            joined = re.sub(r'([\\"$`])', r"\\\1", directory) + f"${{{variable}:+:${{{variable}}}}}"
+            search = f'case ":${{{variable}-}}:" in *:{shlex.quote(directory)}:*) ;;'
+            lines.append(f'{search} *) {variable}="{joined}" ;; esac')
         lines.append(f"export {variable}")
     text = "\n".join(lines) + "\n"
     return text + (functions.strip("\n") + "\n" if functions.strip() else "")

@@ -73,7 +73,9 @@ class Index:
         return f"{self.url}/simple"
 
     def wheels(self, project: str) -> list[Path]:
-        return [path for path in sorted(self.folder.glob("*.whl")) if path.name.split("-")[0].replace("_", "-") == project]
+        return [
+            path for path in sorted(self.folder.glob("*.whl")) if path.name.split("-")[0].replace("_", "-") == project
+        ]
 
     def answer(self, handler: BaseHTTPRequestHandler) -> tuple[int, bytes, int]:
         """Status, body and the length that is claimed."""
@@ -120,7 +122,7 @@ def serve(folder: Path) -> Iterator[Index]:
             if self.command == "GET":
                 self.wfile.write(body)
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815 - the name that http.server looks for
 
         def log_message(self, *_args: Any) -> None:
             """Quiet."""

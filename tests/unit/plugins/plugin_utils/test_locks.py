@@ -78,7 +78,11 @@ def test_a_dry_run_writes_nothing(index: Index, tmp_path: Path) -> None:
 
 
 def test_of_several_wheels_the_one_the_node_would_take(index: Index, tmp_path: Path) -> None:
-    for tag in ("cp311-cp311-manylinux_2_28_x86_64", "cp37-abi3-manylinux_2_17_x86_64", "cp311-cp311-manylinux_2_38_x86_64"):
+    for tag in (
+        "cp311-cp311-manylinux_2_28_x86_64",
+        "cp37-abi3-manylinux_2_17_x86_64",
+        "cp311-cp311-manylinux_2_38_x86_64",
+    ):
         build_wheel(index.folder, "many", "1", {"many.py": ""}, tag=tag)
     for build in ("1", "2"):
         build_wheel(index.folder, "built", "1", {"built.py": ""}, tag="py3-none-manylinux1_x86_64", build=build)

@@ -1,0 +1,104 @@
+"""The roles python and pytorch, run by Ansible on this machine with a plan that is given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PLAYBOOK = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role:
+        name: gpufleet.stack.{role}
+"""
+
+
+def play(tmp_path: Path, role: str, plan: dict[str, Any], *options: str) -> tuple[int, str]:
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(PLAYBOOK.format(role=role))
+    given = json.dumps({"gpufleet_plan": plan, "ansible_python_interpreter": sys.executable})
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
+        "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
+        "ANSIBLE_REMOTE_TEMP": str(tmp_path / "remote"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_FORCE_COLOR": "0",
+    }
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", str(playbook), "-e", given]
+    answer = subprocess.run([*command, *options], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    return answer.returncode, answer.stdout + answer.stderr
+
+
+def python_plan(interpreter: str, **more: Any) -> dict[str, Any]:
+    stage = {"needed": True, "digest": "0", "packages": [], "interpreter": interpreter, "provider": "installed"}
+    return {
+        "ok": True,
+        "stages": {"python": {**stage, **more}},
+        "facts": {"node": {"package_manager": "apt", "packages_interrupted": False}},
+    }
+
+
+@pytest.mark.parametrize("options", [(), ("--check",)])
+def test_an_interpreter_that_makes_no_environments(tmp_path: Path, options: tuple[str, ...]) -> None:
+    broken = tmp_path / "python3.11"
+    broken.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named '_ssl'\" >&2\nexit 1\n")
+    broken.chmod(0o755)
+    code, output = play(tmp_path, "python", python_plan(str(broken)), *options)
+    if options:
+        assert code == 0, output
+    else:
+        assert code == 2
+        assert "GF-PYTHON-INCOMPLETE" in output
+        assert "No module named '_ssl'" in output
+
+
+def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
+    code, output = play(tmp_path, "python", python_plan("/nowhere/python3.11"))
+    assert code == 2
+    assert "GF-PYTHON-INCOMPLETE: /nowhere/python3.11 cannot make environments" in output
+
+
+def test_a_receipt_that_holds_leaves_the_role_out(tmp_path: Path) -> None:
+    code, output = play(tmp_path, "python", python_plan("/nowhere/python3.11", needed=False))
+    assert code == 0
+    assert "changed=0" in output
+
+
+def test_a_dry_run_of_pytorch_says_what_it_would_do(tmp_path: Path) -> None:
+    text = '[[packages]]\nname = "torch"\nversion = "2.0.1"\n'
+    environment = {
+        "name": "default",
+        "path": str(tmp_path / "opt/envs/default/2.0.1-cu117-py311-0"),
+        "link": str(tmp_path / "opt/envs/default/current"),
+        "interpreter": sys.executable,
+        "torch_version": "2.0.1+cu117",
+        "cuda": None,
+        "torchvision": "0.15.2",
+        "torchaudio": None,
+        "lock": {"text": text, "sha256": "deadbeef"},
+    }
+    uv = {"version": "0", "url": "http://127.0.0.1:9/uv.whl", "sha256": "0", "size": None}
+    stage = {"needed": True, "digest": "0", "environments": [environment], "uv": uv}
+    stage.update(cache_dir=str(tmp_path / "cache"), profile=True)
+    plan = {"ok": True, "stages": {"pytorch": stage}}
+    code, output = play(tmp_path, "pytorch", plan, "--check", "--diff")
+    assert code == 2
+    assert "GF-LOCK-INVALID" in output, output
+    environment["lock"]["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    code, output = play(tmp_path, "pytorch", plan, "--check", "--diff")
+    assert code == 0, output
+    assert "2.0.1-cu117-py311-0" in output
+    assert "gpufleet_activate() {" in output
+    assert not (tmp_path / "opt").exists()
