@@ -121,3 +121,8 @@ def test_this_machine_gives_every_key_in_no_time() -> None:
     assert json.loads(json.dumps(found)) == found
     assert found["architecture"] == platform.machine()
     assert found["kernel"]["release"] == platform.release()
+
+
+def test_no_os_release_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node, "os_release", dict)
+    assert [error["code"] for error in node.collect("/opt/gpufleet")["errors"]] == ["GF-NO-OS-RELEASE"]

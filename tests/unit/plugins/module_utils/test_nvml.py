@@ -94,7 +94,8 @@ def test_everything_it_knows(library: str, scripted: Callable[[str], None]) -> N
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(18, "GF-NVML-MISMATCH"), (9, "GF-NVML-NO-DRIVER"), (999, "GF-NVML-ERROR")]
+    ("status", "code"),
+    [(18, "GF-NVML-MISMATCH"), (9, "GF-NVML-NO-DRIVER"), (4, "GF-NVML-PERMISSION"), (999, "GF-NVML-ERROR")],
 )
 def test_it_does_not_start(library: str, scripted: Callable[[str], None], status: int, code: str) -> None:
     scripted(f"init_status={status}\n")

@@ -30,6 +30,7 @@ def facts(
     writable: bool = True,
     free_mib: int = 100_000,
     reboot_needed: bool = False,
+    glibc: str | None = None,
 ) -> dict[str, Any]:
     """One node as the probe describes it."""
     devices = [
@@ -57,7 +58,7 @@ def facts(
             "distribution": distribution,
             "version": version,
             "architecture": architecture,
-            "glibc": GLIBC.get(version, "2.31"),
+            "glibc": glibc or GLIBC.get(version, "2.31"),
             "pythons": pythons,
             "root": root,
             "prefix": {"path": "/opt/gpufleet", "writable": writable, "free_mib": free_mib},

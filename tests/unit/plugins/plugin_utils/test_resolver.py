@@ -140,6 +140,15 @@ def test_arm_takes_the_cpu_build_of_the_package_index() -> None:
     assert environment["cuda"] is None
 
 
+def test_no_cudnn_wheel_for_arm_is_a_note_and_no_conflict() -> None:
+    answer = plan(
+        facts("a100", architecture="aarch64", driver="535.1", loaded="535.1", driver_source="nvidia"),
+        pytorch_cuda="cpu",
+    )
+    assert answer["ok"]
+    assert "GF-CUDNN-SKIPPED" in [warning["code"] for warning in answer["warnings"]]
+
+
 @pytest.mark.parametrize(
     ("node", "wanted", "code", "word"),
     [
@@ -162,6 +171,8 @@ def test_arm_takes_the_cpu_build_of_the_package_index() -> None:
         (facts(writable=False), {}, "GF-PREFIX-READONLY", "gpufleet_prefix"),
         (facts(distribution="Gentoo", version="2"), {}, "GF-DISTRIBUTION", "Debian 12"),
         (facts(architecture="riscv64"), {}, "GF-ARCHITECTURE", "x86_64"),
+        (facts("a100", distribution="Gentoo", version="2"), {}, "GF-DRIVER-SOURCE", "nvidia_driver_version: none"),
+        (facts(glibc="2.12"), {}, "GF-TORCH-GLIBC", "2.17"),
     ],
 )
 def test_what_cannot_be_is_a_coded_conflict(node: dict[str, Any], wanted: dict[str, Any], code: str, word: str) -> None:
