@@ -1,0 +1,34 @@
+"""The role nvidia_driver where it must not work: a process uses the GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .playing import play
+
+
+def driver_plan(*busy: dict[str, Any]) -> dict[str, Any]:
+    stage = {
+        "wanted": True, "needed": True, "digest": "0", "version": "535", "source": "distro", "flavour": "proprietary",
+        "components": [], "packages": ["nvidia-smi"], "blacklist": ["nouveau"], "sysroot": "/",
+    }  # fmt: skip
+    gpu = {"driver": {"loaded_version": "535.261.03"}, "busy": list(busy), "reboot_needed": False}
+    node = {"package_manager": "apt", "packages_interrupted": False, "initramfs": False}
+    return {"ok": True, "stages": {"nvidia_driver": stage}, "facts": {"gpu": gpu, "node": node}}
+
+
+def test_a_driver_in_use_is_left_alone_and_its_users_are_named(tmp_path: Path) -> None:
+    plan = driver_plan({"pid": 4711, "name": "python"})
+    # A dry run, so that a role which went on would still change nothing on the machine that tests.
+    code, output = play(tmp_path, "nvidia_driver", plan, "--check")
+    assert code == 2, output
+    assert "GF-GPU-BUSY" in output
+    assert "python (4711)" in output
+    assert "Make the directory of module settings" not in output
+
+
+def test_an_idle_driver_is_worked_on(tmp_path: Path) -> None:
+    _code, output = play(tmp_path, "nvidia_driver", driver_plan(), "--check")
+    assert "GF-GPU-BUSY" not in output
+    assert "Keep competing drivers from taking the GPU" in output
