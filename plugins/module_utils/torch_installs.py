@@ -56,13 +56,19 @@ def _describe(sysroot: Sysroot, environment: str, path: str, current: bool) -> d
     }
 
 
+def _is_whole(sysroot: Sysroot, path: str) -> bool:
+    """Whether a directory is an environment, and not what a killed run left of one."""
+    unfinished = sysroot.exists(path + "/.gpufleet-building") and not sysroot.exists(path + "/.complete")
+    return sysroot.is_dir(path) and not unfinished
+
+
 def find(sysroot: Sysroot, prefix: str) -> list[dict[str, Any]]:
     """The ``torch`` part of the CUDA facts: each version that stands in an environment."""
     found = []
     for folder in sysroot.listing(prefix + "/envs"):
         environment, link = os.path.basename(folder), folder + "/current"
         target = sysroot.real(link) if sysroot.is_dir(link) else None
-        versions = [path for path in sysroot.listing(folder) if path != link and sysroot.is_dir(path)]
+        versions = [path for path in sysroot.listing(folder, "[!.]*") if path != link and _is_whole(sysroot, path)]
         if target is not None and target not in [sysroot.real(path) for path in versions]:
             versions.append(link)  # it leads out of the environment's own directory
         for path in versions:

@@ -214,6 +214,17 @@ def test_torch(tmp_path: Path) -> None:
     assert (old["version"], old["cuda"], old["cudnn"], old["current"]) == ("2.0.0+cpu", None, None, False)
 
 
+def test_what_a_killed_run_left_is_no_torch(tmp_path: Path) -> None:
+    for name in ("half", "whole", ".building-gone"):
+        site = tmp_path / "opt/gpufleet/envs/default" / name / "lib/python3.11/site-packages/torch"
+        site.mkdir(parents=True)
+        (site / "version.py").write_text("__version__ = '2.0.1+cu117'\ncuda = '11.7'\n")
+        (tmp_path / "opt/gpufleet/envs/default" / name / ".gpufleet-building").touch()
+    (tmp_path / "opt/gpufleet/envs/default/whole/.complete").write_text("{}")
+    found = cuda.collect(str(tmp_path))["torch"]
+    assert [torch["path"] for torch in found] == ["/opt/gpufleet/envs/default/whole"]
+
+
 def test_a_torch_that_can_not_be_read_is_an_error(tmp_path: Path) -> None:
     environment(tmp_path, "x", "")
     found = facts(tmp_path)
