@@ -27,7 +27,7 @@ class ActionModule(ActionBase):
             }
         )
         wanted = args["wanted"]
-        probe = self._execute_module(
+        probe: dict[str, Any] = self._execute_module(
             module_name="gpufleet.stack.stack_probe",
             module_args={
                 "prefix": wanted.get("gpufleet_prefix", "/opt/gpufleet"),

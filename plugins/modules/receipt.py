@@ -92,7 +92,7 @@ LISTS = ("packages", "files", "links", "trees", "kernel_modules")
 
 def main() -> None:
     """Entry point of the module."""
-    lists = {
+    lists: dict[str, dict[str, object]] = {
         name: {"type": "list", "elements": "path" if name in ("files", "links", "trees") else "str", "default": []}
         for name in LISTS
     }

@@ -109,7 +109,8 @@ def _build(decision: Decision, wish: Row, release: Row, driver: str | None) -> R
     serving = [row for row in builds if _objection(decision, row, driver) is None]
     if serving:
         # The package index first: it needs no second host. Rows are in that order already.
-        return min(serving, key=lambda row: row["index"] != "package")
+        best: Row = min(serving, key=lambda row: bool(row["index"] != "package"))
+        return best
     decision.conflict(
         "GF-TORCH-NO-BUILD",
         f"no build of torch {release['version']} runs on every GPU of this node",
