@@ -1,7 +1,7 @@
 # make site                      this machine becomes a verified PyTorch machine
 # make site ARGS="-i X -K"       the same across an inventory; ARGS go to ansible-playbook
 # make test                      everything that continuous integration runs
-# make lint|unit|sanity|molecule one part of it;  make build: the collection's archive;  make clean
+# make lint|unit|torch|sanity|molecule one part of it;  make build: the collection's archive;  make clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 REPORTS := .cache/reports
 MOLECULE_ENV = PATH="$(CURDIR)/$(BIN):$$PATH" ANSIBLE_HOST_PATTERN_MISMATCH=error PROJECT_ROOT="$(CURDIR)"
 
-.PHONY: help site test lint unit sanity molecule integration nodes-down packages build clean
+.PHONY: help site test lint unit torch sanity molecule integration nodes-down packages build clean
 help:
 	@sed -n '/^# make/{s/^# //;p}' Makefile
 
@@ -80,7 +80,7 @@ $(VENV)/test.stamp: requirements-test.txt $(VENV)/site.stamp
 	touch $@
 
 test:
-	@exec tests/tools/steps packages lint unit sanity molecule
+	@exec tests/tools/steps packages lint unit torch sanity molecule
 
 packages:
 	@exec tests/tools/packages
@@ -97,13 +97,18 @@ unit: $(VENV)/test.stamp
 	@mkdir -p $(REPORTS)
 	$(BIN)/python -m pytest tests/unit --junitxml=$(REPORTS)/unit.xml $(ARGS)
 
+# The check script under a real torch 2.0.1 and a real 1.13.1; both are installed below .cache once.
+torch: $(VENV)/test.stamp
+	@mkdir -p $(REPORTS)
+	$(BIN)/python -m pytest tests/with_torch --junitxml=$(REPORTS)/torch.xml $(ARGS)
+
 sanity: $(VENV)/test.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" exec tests/tools/sanity
 
 # The scenario leaves its nodes up for the integration tests; whatever comes of them, the nodes go afterwards.
 molecule: $(VENV)/test.stamp
 	@trap '[ -n "$(KEEP)" ] || $(MAKE) --no-print-directory nodes-down' EXIT
-	$(MOLECULE_ENV) molecule reset -s $(SCENARIO)
+	$(MAKE) --no-print-directory nodes-down
 	$(MOLECULE_ENV) molecule test -s $(SCENARIO) --destroy=never
 	$(MAKE) --no-print-directory integration
 

@@ -43,7 +43,8 @@ def make(version: str) -> Path:
     if complete.exists() and complete.read_text(encoding="utf-8") == wanted:
         return python
     uv = find_uv()
-    environment = {"UV_SYSTEM_CERTS": "1", **os.environ}
+    # The cache of the test nodes: what one of them fetched is not fetched again.
+    environment = {"UV_SYSTEM_CERTS": "1", "UV_CACHE_DIR": str(ROOT / ".cache" / "uv"), **os.environ}
     for arguments in (
         ["venv", "--quiet", "--clear", "--python", PYTHON, str(folder)],
         ["pip", "install", "--quiet", "--python", str(python), *PACKAGES[version]],
