@@ -123,5 +123,5 @@ build: $(VENV)/site.stamp
 	@exec $(BIN)/ansible-galaxy collection build --force
 
 clean:
-	@if [ -x tests/tools/nodes ] && command -v podman >/dev/null; then tests/tools/nodes down --all; fi
+	@if [ -x tests/tools/nodes ] && command -v podman >/dev/null; then python3 tests/tools/nodes down --all; fi
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .ansible gpufleet-stack-*.tar.gz

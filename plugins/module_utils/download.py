@@ -11,9 +11,9 @@ import os
 import shutil
 import time
 import urllib.error
-import urllib.request
 from urllib.parse import urlsplit, urlunsplit
 
+from ansible.module_utils.urls import open_url
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 BLOCK = 1 << 20
@@ -85,8 +85,7 @@ def _receive(url: str, part: str, size: int | None, timeout: float) -> None:
     headers = {"Accept-Encoding": "identity", "User-Agent": "gpufleet"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=timeout) as answer:
+    with open_url(url, headers=headers, timeout=timeout) as answer:
         # A server that knows no ranges answers 200 and starts over.
         mode = "ab" if answer.status == 206 else "wb"
         with open(part, mode) as handle:

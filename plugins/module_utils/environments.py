@@ -515,7 +515,7 @@ def prove(wanted: Wanted) -> None:
     command = [os.path.join(wanted.path, "bin", "python"), "-I", "-c", PROOF, *names]
     clean = {"LC_ALL": "C", "PATH": "/usr/local/bin:/usr/bin:/bin"}
     try:
-        answer = subprocess.run(
+        answer = subprocess.run(  # pylint: disable=ansible-bad-function
             command,
             check=False,
             capture_output=True,
@@ -551,7 +551,7 @@ def _same_version(name: str, found: str | None, expected: str | None) -> bool:
     """torch is held to its whole version; companions tell their variant only in some builds (0.15.2, 0.15.2+cu117)."""
     if found == expected or name in ("torch", "cuda"):
         return found == expected
-    return str(found).split("+")[0] == str(expected).split("+")[0]
+    return str(found).partition("+")[0] == str(expected).partition("+")[0]
 
 
 def _import_failed(wanted: Wanted, names: list[str], reason: str) -> GpufleetError:

@@ -81,7 +81,7 @@ def glibc() -> str | None:
 def _asked(path: str) -> str | None:
     """The full version that an interpreter prints; without site, it starts in 10 ms."""
     try:
-        result = subprocess.run(
+        result = subprocess.run(  # pylint: disable=ansible-bad-function
             [path, "-V"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

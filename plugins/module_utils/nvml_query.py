@@ -93,7 +93,7 @@ class Nvml:
 
     def numbers(self, name: str, handle: ctypes.c_void_p, count: int = 1) -> list[int] | None:
         """Unsigned integers that the function writes through its last pointers."""
-        values = [ctypes.c_uint() for _ in range(count)]
+        values = [ctypes.c_uint() for _number in range(count)]
         try:
             self.call(name, handle, *[ctypes.byref(value) for value in values])
         except _NvmlError:

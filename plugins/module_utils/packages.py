@@ -82,7 +82,7 @@ def _rpm_versions(root: str, stamp: tuple[int, ...]) -> dict[str, str]:
     if rpm is None or not stamp:
         return {}
     command = [rpm, "--root", os.path.abspath(root), "-qa", "--qf", "%{INSTALLTIME}\t%{NAME}\t%{EVR}\n"]
-    result = subprocess.run(
+    result = subprocess.run(  # pylint: disable=ansible-bad-function
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -116,7 +116,7 @@ def run(command: list[str], environ: dict[str, str], keep_open: tuple[int, ...] 
 
     :param keep_open: descriptors the child inherits: a lock stays held while a child of a killed run still writes.
     """
-    answer = subprocess.run(
+    answer = subprocess.run(  # pylint: disable=ansible-bad-function
         command, check=False, capture_output=True, text=True, errors="replace", env=environ, cwd="/", pass_fds=keep_open
     )
     return answer.returncode, answer.stdout, answer.stderr

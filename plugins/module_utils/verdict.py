@@ -72,7 +72,7 @@ def run(argv: list[str], environment: dict[str, str], cwd: str, timeout: float) 
     started = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with open(os.devnull, "rb") as nothing:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # pylint: disable=ansible-bad-function
                 argv, stdin=nothing, stdout=out, stderr=err, cwd=cwd, env=environment, start_new_session=True
             )
         try:

@@ -115,7 +115,8 @@ def main() -> None:
     lacking = [kernel for kernel in kernels if kernel["headers"] and kernel["module"] is None]
     if module.check_mode and (not libraries or lacking or not any(kernel["module"] for kernel in kernels)):
         # A dry run of a node on which the packages are not installed yet: nothing to measure.
-        module.exit_json(version=None, reboot_needed=False, reason=None, **dict(result, changed=True))
+        result["changed"] = True
+        module.exit_json(version=None, reboot_needed=False, reason=None, **result)
     try:
         if module.params["build"]:
             result["built"] = driver_state.build(kernels, run)

@@ -11,7 +11,7 @@ short_description: Proves that the PyTorch environments of a node compute what t
 description:
   - Runs a check script with the Python of each environment, and writes what it found as the verdict of the node,
     C(<state_dir>/verdict.json), atomically.
-  - Does not fail when a check does; RV(verdict.ok) says whether one did, and the verdict is written in any case.
+  - Does not fail when a check does; C(verdict.ok) says whether one did, and the verdict is written in any case.
   - The script gets an environment of its own - a fixed locale, O(ld_library_path) and none of the caller's variables -
     and an empty working directory.
   - A script that hangs is ended after O(timeout) seconds, with the processes that it started and no others.

@@ -18,16 +18,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import tomllib
+from ansible.module_utils.urls import open_url
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from packaging.tags import Tag, compatible_tags, cpython_tags
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+# ansible-core requires packaging and brings it; a check of this file alone may run without it.
+try:
+    from packaging.tags import Tag, compatible_tags, cpython_tags
+    from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+except ImportError as error:
+    PACKAGING_MISSING: ImportError | None = error
+else:
+    PACKAGING_MISSING = None
 
 Wheel = dict[str, Any]
 
@@ -333,6 +340,8 @@ def _platforms(architecture: str, glibc: str | None) -> list[str]:
 
 
 def _ranks(python: str, architecture: str, glibc: str | None) -> dict[Tag, int]:
+    if PACKAGING_MISSING is not None:
+        raise PACKAGING_MISSING
     major, minor = (int(part) for part in python.split(".")[:2])
     platforms = _platforms(architecture, glibc)
     tags = [*cpython_tags((major, minor), platforms=platforms)]
@@ -394,9 +403,8 @@ def _fill_in_sizes(wheels: list[Wheel]) -> None:
 
 
 def _size(url: str) -> int | None:
-    request = urllib.request.Request(url, method="HEAD", headers={"Accept-Encoding": "identity"})
     try:
-        with urllib.request.urlopen(request, timeout=SIZE_TIMEOUT) as answer:
+        with open_url(url, method="HEAD", headers={"Accept-Encoding": "identity"}, timeout=SIZE_TIMEOUT) as answer:
             length = answer.headers.get("Content-Length")
     except (OSError, ValueError):
         return None

@@ -667,13 +667,11 @@ def all_checks(torch: Any, wanted: Expectations) -> Iterator[tuple[str, Callable
     yield "torchaudio", lambda: check_import("torchaudio", wanted)
     yield "tensor", lambda: check_tensor(torch)
     yield "cuda_available", lambda: check_cuda_available(torch, wanted)
-    for check in gpu_checks(torch, wanted, "gpu_kernel", lambda index: check_gpu_kernel(torch, wanted, index)):
-        yield check
+    yield from gpu_checks(torch, wanted, "gpu_kernel", lambda index: check_gpu_kernel(torch, wanted, index))
     yield "mlp_gradients", lambda: check_gradients(torch, wanted, sigmoid_output=False)
     yield "mlp_gradients_sigmoid_output", lambda: check_gradients(torch, wanted, sigmoid_output=True)
     yield "mlp_training", lambda: check_training(torch, wanted)
-    for check in gpu_checks(torch, wanted, "gpu_training", lambda index: check_gpu_training(torch, wanted, index)):
-        yield check
+    yield from gpu_checks(torch, wanted, "gpu_training", lambda index: check_gpu_training(torch, wanted, index))
     yield "fine_tuning", lambda: check_fine_tuning(torch, wanted)
     yield "reproducible", lambda: check_reproducible(torch, wanted)
     yield "libraries", lambda: check_libraries(torch)

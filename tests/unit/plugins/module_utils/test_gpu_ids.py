@@ -43,7 +43,7 @@ def test_an_id_outside_every_block_is_unknown(device_id: int) -> None:
 
 
 def test_blocks_neither_overlap_nor_run_backwards() -> None:
-    bounds = [(first, last) for first, last, *_rest in gpu_ids._BLOCKS]
+    bounds = [block[:2] for block in gpu_ids._BLOCKS]
     assert bounds == sorted(bounds)
     assert all(first <= last for first, last in bounds)
     assert all(before[1] < after[0] for before, after in zip(bounds, bounds[1:]))
