@@ -43,7 +43,7 @@ class World:
         self.inventory = [str(inventory), str(SHARED_INVENTORY)]
         self.work = work
 
-    def settings(self, *more: Path, playbook: str = "site.yml", **variables: Any) -> dict[str, Any]:
+    def settings(self, *more: Path, playbook: str = "site.yml", cmdline: str = "", **variables: Any) -> dict[str, Any]:
         """The arguments of ansible_runner for one run."""
         return {
             "private_data_dir": str(self.work),
@@ -51,14 +51,15 @@ class World:
             "playbook": str(ROOT / playbook),
             "inventory": [*self.inventory, *map(str, more)],
             "extravars": variables,
+            "cmdline": cmdline,
             "quiet": True,
             "timeout": SECONDS,
             "envvars": {"MOLECULE_PROJECT_DIRECTORY": str(ROOT), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
         }
 
-    def play(self, *more: Path, playbook: str = "site.yml", **variables: Any) -> Run:
+    def play(self, *more: Path, playbook: str = "site.yml", cmdline: str = "", **variables: Any) -> Run:
         """Runs a playbook to its end; `variables` go in as extra variables, `more` are further inventories."""
-        done = ansible_runner.run(**self.settings(*more, playbook=playbook, **variables))
+        done = ansible_runner.run(**self.settings(*more, playbook=playbook, cmdline=cmdline, **variables))
         return Run(rc=done.rc, stats=done.stats or {}, stdout=done.stdout.read())
 
     def sh(self, node: str, command: str, *, check: bool = True) -> str:

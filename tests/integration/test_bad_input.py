@@ -32,6 +32,16 @@ def assert_stopped(run: Run, world: World, *expected: str) -> None:
     assert world.sh("node", LEFT_BY_US) == ""
 
 
+def test_dry_run_without_package_lists(bare: World) -> None:
+    """An image of a container or a cloud brings no package lists; a dry run may fetch none, and passes."""
+    bare.sh("node", "rm -rf /var/lib/apt/lists/*")
+
+    run = bare.play(cmdline="--check")
+
+    assert run.rc == 0, run.stdout
+    assert bare.sh("node", LEFT_BY_US) == ""
+
+
 def test_torch_version_that_does_not_exist(bare: World) -> None:
     run = bare.play(pytorch_version="2.9.9")
 
