@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.planning import make_plan
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.planning import lock_directory, make_plan
 
 
 class ActionModule(ActionBase):
@@ -22,7 +22,7 @@ class ActionModule(ActionBase):
         _validation, args = self.validate_argument_spec(
             argument_spec={
                 "wanted": {"type": "dict", "required": True},
-                "lock_directory": {"type": "path", "required": True},
+                "lock_directory": {"type": "str", "default": ""},
                 "state_dir": {"type": "path", "default": "/var/lib/gpufleet"},
             }
         )
@@ -38,6 +38,7 @@ class ActionModule(ActionBase):
         )
         if probe.get("failed") or probe.get("unreachable"):
             return probe
-        plan = make_plan(probe, wanted, args["lock_directory"], write_locks=not self._task.check_mode)
+        directory = lock_directory(args["lock_directory"], (task_vars or {}).get("inventory_dir"))
+        plan = make_plan(probe, wanted, directory, write_locks=not self._task.check_mode)
         result.update(changed=False, plan=plan)
         return result

@@ -28,9 +28,11 @@ options:
     type: dict
     required: true
   lock_directory:
-    description: Directory on the controller where locks are kept. A lock that is there is used as it is.
-    type: path
-    required: true
+    description:
+      - Directory on the controller where locks are kept. A lock that is there is used as it is.
+      - Empty is C(locks) beside the inventory, or below the current directory where the inventory is no file.
+    type: str
+    default: ""
   state_dir:
     description: Directory of the collection's state on the node.
     type: path
@@ -42,7 +44,7 @@ EXAMPLES = r"""
   gpufleet.stack.plan:
     wanted:
       pytorch_version: "2.0.1"
-    lock_directory: "{{ inventory_dir }}/locks"
+    lock_directory: /srv/gpufleet/locks
   register: result
 """
 

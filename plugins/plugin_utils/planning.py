@@ -46,6 +46,15 @@ def make_plan(probe: Row, wanted: Row, lock_directory: str, write_locks: bool) -
     return {**plan, "facts": facts, "verdict": probe["verdict"]}
 
 
+def lock_directory(given: str, inventory_dir: str | None) -> str:
+    """Where the locks are kept: as given, else beside the inventory, else (``-i host,``) below the current directory."""
+    if given:
+        return os.path.expanduser(given)
+    # Without an inventory file Ansible's inventory_dir is the text "None".
+    base = inventory_dir if inventory_dir and os.path.isdir(inventory_dir) else os.getcwd()
+    return os.path.join(base, "locks")
+
+
 def _refuse(plan: Row, error: GpufleetError) -> None:
     plan["ok"] = False
     plan["conflicts"].append(

@@ -130,3 +130,13 @@ def test_an_index_that_does_not_answer_is_a_conflict_of_the_plan(
     assert made["conflicts"] == [
         {"code": "GF-INDEX-UNREACHABLE", "message": "no answer", "because": ["it is down"], "fixes": ["try again"]}
     ]
+
+
+def test_locks_lie_where_they_are_wanted_or_beside_the_inventory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
+    assert planning.lock_directory("/srv/locks", str(tmp_path)) == "/srv/locks"
+    assert planning.lock_directory("", str(tmp_path)) == f"{tmp_path}/locks"
+    assert planning.lock_directory("", "None") == "/locks"
+    assert planning.lock_directory("", None) == "/locks"
