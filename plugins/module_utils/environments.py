@@ -12,24 +12,25 @@ first mark and not the second is what a killed run left; the next run removes it
 
 from __future__ import annotations
 
-import base64
-import csv
 import errno
 import fcntl
-import glob
 import hashlib
-import json
 import os
-import re
 import shutil
-import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Iterator
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
+from ansible_collections.gpufleet.stack.plugins.module_utils.environment_files import (
+    check_packages,
+    installed_packages,
+    locked_packages,
+    part_of,
+    site_packages,
+)
+from ansible_collections.gpufleet.stack.plugins.module_utils.environment_proof import prove
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import (
     file_digest,
@@ -45,17 +46,6 @@ LOCK_FILE = "pylock.toml"
 SKELETON = ("pyvenv.cfg", "bin/activate", "bin/activate.csh", "bin/activate.fish")
 HASH_THREADS = 8
 IMPORT_TIMEOUT = 600
-
-# Runs in the environment, in a process of its own. The answer is marked, for packages may print when imported.
-PROOF = """
-import importlib, json, sys
-found = {}
-for name in sys.argv[1:]:
-    found[name] = str(getattr(importlib.import_module(name), "__version__", None))
-import torch
-found["cuda"] = torch.version.cuda
-print("gpufleet-proof:" + json.dumps(found))
-"""
 
 
 @dataclass(frozen=True)
@@ -159,7 +149,7 @@ def _converge(wanted: Wanted, lock: int) -> Survey:
         state = _repair(wanted, uv, lock, state) if state.present else _build(wanted, uv, lock)
         former.checked_bytes = state.checked_bytes
     else:
-        prove(wanted)
+        prove(wanted.name, wanted.path, wanted.torch_version, wanted.cuda, wanted.companions)
         if read_json(os.path.join(wanted.path, COMPLETE)) is None:
             _complete(wanted)
     _switch(wanted)
@@ -282,7 +272,7 @@ def survey(wanted: Wanted) -> Survey:
         )
     state.present = True
     state.skeleton = _check_skeleton(wanted, complete)
-    state.damaged, state.checked_bytes = check_packages(wanted, complete)
+    state.damaged, state.checked_bytes = check_packages(wanted.path, wanted.lock_text, complete)
     return state
 
 
@@ -291,115 +281,12 @@ def _check_skeleton(wanted: Wanted, complete: dict[str, Any] | None) -> list[str
     problems = []
     if os.path.realpath(python) != os.path.realpath(wanted.interpreter) or not os.access(python, os.X_OK):
         problems.append(f"{python} does not lead to {wanted.interpreter}")
-    for name, digest in _of(complete, "skeleton").items():
+    for name, digest in part_of(complete, "skeleton").items():
         if file_digest(os.path.join(wanted.path, name)) != digest:
             problems.append(f"{os.path.join(wanted.path, name)} was edited or is gone")
     if complete is not None and file_digest(os.path.join(wanted.path, LOCK_FILE)) != wanted.lock_sha256:
         problems.append(f"{os.path.join(wanted.path, LOCK_FILE)} was edited or is gone")
     return problems
-
-
-def _of(complete: dict[str, Any] | None, key: str) -> dict[str, str]:
-    found = (complete or {}).get(key)
-    return found if isinstance(found, dict) else {}
-
-
-def locked_packages(text: str) -> dict[str, str]:
-    """``{name: version}`` of a lock.
-
-    Python 3.8 has no TOML reader. The lock was written by this collection, one key a line, so the lines are enough.
-    """
-    packages: dict[str, str] = {}
-    name = None
-    for line in text.splitlines():
-        match = re.match(r'(name|version) = ("(?:[^"\\]|\\.)*")$', line)
-        if line == "[[packages]]":
-            name = None
-        elif match and match.group(1) == "name":
-            name = normalise(json.loads(match.group(2)))
-        elif match and name is not None:
-            packages[name] = json.loads(match.group(2))
-    return packages
-
-
-def normalise(name: str) -> str:
-    """A package's name as PEP 503 compares it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def site_packages(path: str) -> str | None:
-    """Where the environment keeps its packages."""
-    found = sorted(glob.glob(os.path.join(glob.escape(path), "lib", "python3*", "site-packages")))
-    return found[0] if found else None
-
-
-def _installed(site: str) -> dict[str, list[tuple[str, str]]]:
-    """``{name: [(version, directory)]}`` from the names of the dist-info directories; more than one is damage."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for entry in os.scandir(site):
-        stem, extension = os.path.splitext(entry.name)
-        if extension == ".dist-info" and "-" in stem:
-            name, version = stem.rsplit("-", 1)
-            found.setdefault(normalise(name), []).append((version, entry.path))
-    return found
-
-
-def check_packages(wanted: Wanted, complete: dict[str, Any] | None) -> tuple[dict[str, str], int]:
-    """Compare every file of every locked package with its RECORD.
-
-    :returns: ``{package: what is wrong}`` and the number of bytes read.
-    """
-    site = site_packages(wanted.path)
-    installed = _installed(site) if site else {}
-    known = _of(complete, "records")
-    damaged: dict[str, str] = {}
-    files: list[tuple[str, str, str]] = []
-    for name, version in locked_packages(wanted.lock_text).items():
-        found = installed.get(name, [])
-        if not found or site is None:
-            damaged[name] = "is not installed"
-        elif [each[0] for each in found] != [version]:
-            damaged[name] = f"is {' and '.join(each[0] for each in found)}, the lock has {version}"
-        else:
-            record = os.path.join(found[0][1], "RECORD")
-            try:
-                files += [(name, path, digest) for path, digest in record_files(site, record)]
-            except (OSError, ValueError, csv.Error):
-                damaged[name] = "its RECORD is missing or unreadable"
-                continue
-            if name in known and file_digest(record) != known[name]:
-                damaged[name] = "its RECORD was edited"
-    total = 0
-    with ThreadPoolExecutor(max_workers=HASH_THREADS) as pool:
-        for (name, path, digest), (answer, size) in zip(files, pool.map(_hash, [path for _name, path, _sha in files])):
-            total += size
-            if answer != digest and name not in damaged:
-                damaged[name] = f"{path} is gone" if answer is None else f"{path} is not the file of the wheel"
-    return damaged, total
-
-
-def record_files(site: str, record: str) -> list[tuple[str, str]]:
-    """``(path, SHA-256)`` for every line of a RECORD that states one."""
-    with open(record, encoding="utf-8", newline="") as handle:
-        rows = list(csv.reader(handle))
-    if not rows:
-        raise ValueError("empty RECORD")
-    stated = [(row[0], row[1][len("sha256=") :]) for row in rows if len(row) == 3 and row[1].startswith("sha256=")]
-    return [(os.path.normpath(os.path.join(site, path)), digest) for path, digest in stated]
-
-
-def _hash(path: str) -> tuple[str | None, int]:
-    """SHA-256 as RECORD writes it (URL-safe base64 without padding), and the size; None where it cannot be read."""
-    digest = hashlib.sha256()
-    size = 0
-    try:
-        with open(path, "rb") as handle:
-            for block in iter(lambda: handle.read(1 << 20), b""):
-                digest.update(block)
-                size += len(block)
-    except OSError:
-        return None, size
-    return base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode(), size
 
 
 def _standing(link: str) -> dict[str, str | None]:
@@ -420,7 +307,7 @@ def _build(wanted: Wanted, uv: str, lock: int) -> Survey:
         _make_skeleton(wanted, uv, lock)
         _install(wanted, uv, lock, [])
         state = _heal(wanted, uv, lock)
-        prove(wanted)
+        prove(wanted.name, wanted.path, wanted.torch_version, wanted.cuda, wanted.companions)
         _complete(wanted)
     except BaseException:
         _remove(wanted.path)
@@ -435,7 +322,7 @@ def _repair(wanted: Wanted, uv: str, lock: int, state: Survey) -> Survey:
     if state.damaged:
         _reinstall(wanted, uv, lock, sorted(state.damaged))
     state = _heal(wanted, uv, lock)
-    prove(wanted)
+    prove(wanted.name, wanted.path, wanted.torch_version, wanted.cuda, wanted.companions)
     _complete(wanted)
     return state
 
@@ -475,7 +362,7 @@ def _reinstall(wanted: Wanted, uv: str, lock: int, names: list[str]) -> None:
     _install(wanted, uv, lock, names)
     site = site_packages(wanted.path)
     locked = locked_packages(wanted.lock_text)
-    for name, found in (_installed(site) if site else {}).items():
+    for name, found in (installed_packages(site) if site else {}).items():
         for version, directory in found:
             # uv removes another version by its RECORD; one without a usable RECORD stays behind.
             if name in names and version != locked.get(name):
@@ -485,10 +372,10 @@ def _reinstall(wanted: Wanted, uv: str, lock: int, names: list[str]) -> None:
 def _heal(wanted: Wanted, uv: str, lock: int) -> Survey:
     """Check all files; what is damaged is installed once more and checked again."""
     state = Survey(present=True)
-    state.damaged, state.checked_bytes = check_packages(wanted, None)
+    state.damaged, state.checked_bytes = check_packages(wanted.path, wanted.lock_text, None)
     if state.damaged:
         _reinstall(wanted, uv, lock, sorted(state.damaged))
-        state.damaged, state.checked_bytes = check_packages(wanted, None)
+        state.damaged, state.checked_bytes = check_packages(wanted.path, wanted.lock_text, None)
     if state.damaged:
         raise GpufleetError(
             "GF-WHEEL-DAMAGED",
@@ -506,67 +393,10 @@ def _uv(wanted: Wanted, lock: int, command: list[str], doing: str) -> None:
         raise uv_tool.explain(err or out, doing)
 
 
-def prove(wanted: Wanted) -> None:
-    """Import the packages in a fresh process with a clean environment and compare the versions.
-
-    Nothing keeps Python from writing the compiled files here: users cannot write them, and would compile each time.
-    """
-    names = ["torch", *sorted(wanted.companions)]
-    command = [os.path.join(wanted.path, "bin", "python"), "-I", "-c", PROOF, *names]
-    clean = {"LC_ALL": "C", "PATH": "/usr/local/bin:/usr/bin:/bin"}
-    try:
-        answer = subprocess.run(  # pylint: disable=ansible-bad-function
-            command,
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=clean,
-            cwd="/",
-            timeout=IMPORT_TIMEOUT,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise _import_failed(wanted, names, str(error)) from error
-    line = next((line for line in answer.stdout.splitlines() if line.startswith("gpufleet-proof:")), None)
-    if answer.returncode != 0 or line is None:
-        last = (answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"])[-1]
-        raise _import_failed(wanted, names, last)
-    found = json.loads(line.partition(":")[2])
-    expected: dict[str, str | None] = {"torch": wanted.torch_version, "cuda": wanted.cuda, **wanted.companions}
-    wrong = [
-        f"{name} is {found[name]}, the plan has {value}"
-        for name, value in expected.items()
-        if not _same_version(name, found[name], value)
-    ]
-    if wrong:
-        raise GpufleetError(
-            "GF-TORCH-WRONG-VERSION",
-            f"environment {wanted.name}: {'; '.join(wrong)}",
-            "the lock holds another build than the plan, or a requirement of the environment replaced it",
-            "look at the environment's requirements; remove its lock on the controller and run again",
-        )
-
-
-def _same_version(name: str, found: str | None, expected: str | None) -> bool:
-    """torch is held to its whole version; companions tell their variant only in some builds (0.15.2, 0.15.2+cu117)."""
-    if found == expected or name in ("torch", "cuda"):
-        return found == expected
-    return str(found).partition("+")[0] == str(expected).partition("+")[0]
-
-
-def _import_failed(wanted: Wanted, names: list[str], reason: str) -> GpufleetError:
-    return GpufleetError(
-        "GF-TORCH-IMPORT",
-        f"environment {wanted.name}: import of {', '.join(names)} fails: {reason}",
-        "a shared library is missing or two packages of the environment do not fit each other",
-        f"see the whole message on the node: {wanted.path}/bin/python -I -c 'import {', '.join(names)}'",
-    )
-
-
 def _complete(wanted: Wanted) -> None:
     """Write down that the environment is done, and what it looks like."""
     site = site_packages(wanted.path)
-    installed = _installed(site) if site else {}
+    installed = installed_packages(site) if site else {}
     records = {
         name: file_digest(os.path.join(installed[name][0][1], "RECORD")) for name in locked_packages(wanted.lock_text)
     }

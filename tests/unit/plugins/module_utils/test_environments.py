@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.stack.plugins.module_utils import environments
+from ansible_collections.gpufleet.stack.plugins.module_utils import environment_files, environments
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
 from ansible_collections.gpufleet.stack.plugins.module_utils.environments import Wanted, ensure
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
@@ -102,7 +102,7 @@ def siblings(wanted: Wanted) -> list[str]:
 
 
 def site(wanted: Wanted) -> Path:
-    found = environments.site_packages(wanted.path)
+    found = environment_files.site_packages(wanted.path)
     assert found is not None
     return Path(found)
 
@@ -462,4 +462,4 @@ def test_what_is_active_is_never_removed(wanted: Wanted) -> None:
 
 def test_names_and_versions_of_a_lock() -> None:
     text = '[[packages]]\nname = "Typing_Extensions"\nversion = "4.16.0"\nwheels = [{ name = "x" }]\n\n[[packages]]\nversion = "1"\n'
-    assert environments.locked_packages(text) == {"typing-extensions": "4.16.0"}
+    assert environment_files.locked_packages(text) == {"typing-extensions": "4.16.0"}
