@@ -79,10 +79,10 @@ class World:
 
 
 @contextlib.contextmanager
-def fresh(name: str, work: Path, *options: str) -> Iterator[World]:
-    """A world with one bare, prepared node named `node`."""
+def fresh(name: str, work: Path, *options: str, **variables: Any) -> Iterator[World]:
+    """A world with one bare, prepared node named `node`; `options` go to tests/tools/nodes, `variables` are the node's."""
     inventory = work / "nodes.yml"
-    hosts = {"nodes": {"hosts": {"node": {}}, "vars": {"node_world": name}}}
+    hosts = {"nodes": {"hosts": {"node": variables}, "vars": {"node_world": name}}}
     inventory.write_text(yaml.safe_dump(hosts), encoding="utf-8")
     world = World(name, inventory, work)
     try:

@@ -22,7 +22,9 @@ BUILD_SECONDS = 600
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with fresh("cut", tmp_path_factory.mktemp("cut")) as world:
+    # The cache where it is by default, on the prefix's own file system: it is cut off too, and the second environment
+    # shares its files with the first.
+    with fresh("cut", tmp_path_factory.mktemp("cut"), gpufleet_cache_dir="/opt/gpufleet/cache") as world:
         yield world
 
 
@@ -35,7 +37,7 @@ def cut_while_building(world: World, **variables: Any) -> None:
         building = bool(world.sh("node", "pgrep -f 'uv.* pip (install|sync)'", check=False))
         time.sleep(0.2)
     assert building, f"no environment was being built: {runner.stdout.read()}"
-    time.sleep(2)
+    time.sleep(4)
     world.tool("kill", "node")
     thread.join(timeout=120)
     assert not thread.is_alive()
