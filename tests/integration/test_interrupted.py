@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 CURRENT = "/opt/gpufleet/envs/default/current"
 VERSION = f"{CURRENT}/bin/python -c 'import torch; print(torch.__version__)'"
-# Notes each moment at which the link does not lead to an environment with a Python.
-WATCH = f"while :; do [ -x {CURRENT}/bin/python ] || echo gone >> /root/gone; sleep 0.05; done"
+# Notes each look, and each moment at which the link does not lead to an environment with a Python.
+WATCH = f"while :; do echo >> /root/looks; [ -x {CURRENT}/bin/python ] || echo >> /root/gone; sleep 0.05; done"
+LOOKS_OF_A_RUN = 100
 BUILD_SECONDS = 600
 
 
@@ -56,15 +57,26 @@ def test_first_run_is_cut_off(node: World) -> None:
     assert node.play().changed("node") == 0
 
 
+def watch(world: World) -> None:
+    world.sh("node", f"rm -f /root/looks; nohup sh -c '{WATCH}' >/dev/null 2>&1 &")
+
+
+def looks(world: World) -> int:
+    return int(world.sh("node", "wc -l < /root/looks"))
+
+
 def test_change_of_version_is_cut_off(node: World) -> None:
     """The environment that was active is there all the time: before, during and after the cut, and in the switch."""
     assert node.sh("node", VERSION).startswith("2.0.1")
+    watch(node)
 
     cut_while_building(node, pytorch_version="2.0.0")
 
+    assert looks(node) > LOOKS_OF_A_RUN
     assert node.sh("node", VERSION).startswith("2.0.1")
-    node.sh("node", f"rm -f /root/gone; nohup sh -c '{WATCH}' >/dev/null 2>&1 &")
+    watch(node)
     run = node.play(pytorch_version="2.0.0")
     assert run.rc == 0, run.stdout
+    assert looks(node) > LOOKS_OF_A_RUN
     assert node.sh("node", VERSION).startswith("2.0.0")
-    assert node.sh("node", "cat /root/gone 2>/dev/null || true") == ""
+    assert node.sh("node", "ls /root/gone 2>/dev/null || true") == ""
