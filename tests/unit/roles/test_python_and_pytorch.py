@@ -64,11 +64,13 @@ def test_a_dry_run_of_pytorch_says_what_it_would_do(tmp_path: Path) -> None:
     stage = {"needed": True, "digest": "0", "environments": [environment], "uv": uv}
     stage.update(cache_dir=str(tmp_path / "cache"), profile=True)
     plan = {"ok": True, "stages": {"pytorch": stage}}
-    code, output = play(tmp_path, "pytorch", plan, "--check", "--diff")
+    # A prefix of its own, so that the profile differs also where this machine was provisioned itself.
+    options = ("--check", "--diff", "-e", f"gpufleet_prefix={tmp_path}/opt")
+    code, output = play(tmp_path, "pytorch", plan, *options)
     assert code == 2
     assert "GF-LOCK-INVALID" in output, output
     environment["lock"]["sha256"] = hashlib.sha256(text.encode()).hexdigest()
-    code, output = play(tmp_path, "pytorch", plan, "--check", "--diff")
+    code, output = play(tmp_path, "pytorch", plan, *options)
     assert code == 0, output
     assert "2.0.1-cu117-py311-0" in output
     assert "gpufleet_activate() {" in output
