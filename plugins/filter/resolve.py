@@ -11,7 +11,8 @@ version_added: 0.1.0
 author:
   - gpufleet contributors (@gpufleet)
 description:
-  - A pure function. It reads no file of the node and no index.
+  - A pure function of facts, wishes and the catalog. It reads no file of the node and no index.
+  - Facts that cannot be read and wishes that cannot be are conflicts in the answer, with a code; they raise no error.
 positional: wanted
 options:
   _input:
@@ -32,7 +33,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The answer with the keys C(ok), C(stages), C(conflicts) and C(warnings).
+  description:
+    - The answer with the keys C(ok), C(stages) (one for each role), C(conflicts) and C(warnings).
+    - A conflict has C(code), C(message), C(because), C(advice), and C(fixes), a list of wishes with which the node resolves.
   type: dict
 """
 
@@ -40,23 +43,27 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.plugin_utils import catalog
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import resolve
-
-PARTS = ("gpu", "cuda", "node")
 
 
 def resolve_filter(facts: Any, wanted: Any) -> dict[str, Any]:
     """Check the arguments and resolve."""
-    if not isinstance(facts, dict) or any(not isinstance(facts.get(part), dict) for part in PARTS):
+    if not isinstance(facts, dict):
         raise AnsibleFilterError(
-            f"gpufleet.stack.resolve: the facts need the keys {', '.join(PARTS)}, got {facts!r:.200}"
+            f"gpufleet.stack.resolve: the facts are a dictionary of gpu, cuda and node, got {facts!r:.200}"
         )
     if not isinstance(wanted, dict):
         raise AnsibleFilterError(
             f"gpufleet.stack.resolve: the wishes are a dictionary of variables, got {wanted!r:.200}"
         )
-    return resolve(facts, wanted, catalog.load())
+    overlay = wanted.get("gpufleet_catalog_overlay")
+    try:
+        rows = catalog.load(overlay if isinstance(overlay, str) and overlay else None)
+    except GpufleetError as error:
+        raise AnsibleFilterError(f"gpufleet.stack.resolve: {error}") from error
+    return resolve(facts, wanted, rows)
 
 
 class FilterModule:

@@ -1,164 +1,227 @@
 # Copyright: gpufleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which driver, from where and with which kernel modules. Private to the collection."""
+"""Which drivers come into question for a node, best first. Private to the collection.
+
+The choice among them is made together with torch's (see __init__.py): the driver has to serve the CUDA of the build.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, nothing
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_least, in_series, key
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import driver_conflicts, driver_options, gpus
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.driver_options import Option
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.fit import Driver
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_least, in_series
 
-EMPTY: dict[str, Any] = {
-    "version": None, "source": None, "flavour": None, "components": [], "packages": [], "blacklist": [],
-    "kernel_release": None, "sysroot": "/",
-}  # fmt: skip
+# Where a driver that is there already is nothing that the node itself can change.
+_OWNERS = {"wsl": "Windows", "container": "the container's host"}
 
 
-def plan(decision: Decision) -> tuple[dict[str, Any], str | None]:
-    """The stage, and the version (or branch) of the driver that will serve the GPUs afterwards; None without one."""
+class Choice(NamedTuple):
+    """A driver that would do, with what installs it; without an option it stays as it is, without a driver there is none."""
+
+    driver: Driver | None
+    option: Option | None
+    why: str
+    kept: bool = False
+
+
+def choices(decision: Decision) -> list[Choice]:
+    """The drivers that serve all GPUs of the node and the wishes, best first; empty where none does, with the conflict."""
     gpu, wanted = decision.facts["gpu"], decision.wanted
-    installed = gpu["driver"]["installed_version"] or gpu["driver"]["loaded_version"]
-    source = gpu["driver"]["source"]
-    if not gpu["present"]:
-        return nothing("the node has no NVIDIA GPU", **EMPTY), None
+    if not decision.devices:
+        return [Choice(None, None, "the node has no NVIDIA GPU" + _of_its_own(decision))]
+    there = _installed(gpu)
     if "none" in (wanted["nvidia_driver_version"], wanted["nvidia_driver_source"]):
-        if not installed:
-            decision.warn(
-                "GF-DRIVER-NONE", "the node has an NVIDIA GPU, but no driver is wanted: PyTorch will use the CPU"
-            )
-        return nothing(
-            "no driver work is wanted (nvidia_driver_version or nvidia_driver_source is none)", **EMPTY
-        ), installed
-    if gpu["virtualization"] in ("wsl", "container"):
-        host = "Windows" if gpu["virtualization"] == "wsl" else "the container's host"
-        return nothing(f"the driver belongs to {host}", **EMPTY), installed
-    if installed and source != "distro" and wanted["nvidia_driver_version"] == "auto":
-        why = f"driver {installed} is there already ({source or 'source unknown'}) and is taken as it is"
-        return nothing(why, **EMPTY), installed
-    return _from_distribution(decision)
+        return _left_alone(decision, there)
+    owner = _owner(decision)
+    if owner is not None:
+        return _owned(decision, there, owner)
+    kept = _kept(decision, there) if there else []
+    if kept and not _replaceable(decision):
+        return kept
+    return kept + _installable(decision, there if not kept else None, quiet=bool(kept))
 
 
-def _from_distribution(decision: Decision) -> tuple[dict[str, Any], str | None]:
-    node, wanted = decision.facts["node"], decision.wanted
-    row = _distribution_row(decision)
-    if row is None:
-        return nothing("no driver is known for this distribution", **EMPTY), None
-    branch: str = row["branch"]
-    if wanted["nvidia_driver_version"] != "auto" and not in_series(wanted["nvidia_driver_version"], branch):
-        decision.conflict(
-            "GF-DRIVER-VERSION",
-            f"driver {wanted['nvidia_driver_version']} is not to be had from {decision.platform}",
-            [f"the distribution carries branch {branch} ({decision.source('debian', row)})"],
-            [
-                f'nvidia_driver_version: "{branch}"',
-                "nvidia_driver_version: auto",
-                "nvidia_driver_version: none, and install it yourself",
-            ],
-        )
-    _check_branch(decision, branch)
-    flavour = _flavour(decision, row)
-    packages = row["packages"] if flavour == "proprietary" else row["open_packages"] or []
-    deb_architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(node["architecture"], "")
-    headers = row["headers"].get(deb_architecture)
-    stage = {
-        **EMPTY,
-        "wanted": True,
-        "why": [
-            f"branch {branch} from {decision.platform}: it serves {_names(decision)}",
-            f"{flavour} kernel modules: " + _flavour_reason(decision, branch, flavour),
-        ],
-        "version": branch,
-        "source": "distro",
-        "flavour": flavour,
-        "components": row["components"],
-        "packages": [headers, *packages] if headers else packages,
-        "blacklist": decision.catalog["driver"]["competitors"]["modules"],
-        "kernel_release": decision.facts["gpu"]["kernel"]["release"],
-        "sysroot": wanted["gpufleet_gpu_sysroot"],
-    }
-    return stage, branch
+def _of_its_own(decision: Decision) -> str:
+    return " of its own" if decision.facts["gpu"]["devices"] else ""
 
 
-def _distribution_row(decision: Decision) -> dict[str, Any] | None:
-    node = decision.facts["node"]
-    rows = decision.catalog["debian"]["debian"] if node["distribution"] == "Debian" else {}
-    row: dict[str, Any] | None = rows.get(node["version"], {}).get("driver")
-    if row is None:
-        decision.conflict(
-            "GF-DRIVER-SOURCE",
-            f"no driver source is known for {decision.platform}",
-            ["the catalog has driver packages for Debian only"],
-            ["nvidia_driver_version: none, and install the driver yourself"],
-        )
-    return row
+def _installed(gpu: Row) -> Driver | None:
+    driver = gpu["driver"]
+    version = driver["installed_version"] or driver["loaded_version"]
+    return Driver(version, driver["cuda_version"], driver["source"] == "windows") if version else None
 
 
-def _check_branch(decision: Decision, branch: str) -> None:
-    rows = {row["branch"]: row for row in decision.catalog["driver"]["branches"]}
-    row = rows[branch]
-    unserved = [device for device in decision.devices if device["architecture"] not in (None, *row["architectures"])]
-    for device in unserved:
-        decision.conflict(
-            "GF-DRIVER-UNSUPPORTED-GPU",
-            f"driver branch {branch} does not drive {device['name']} ({device['architecture']})",
-            [f"branch {branch} drives {', '.join(row['architectures'])} ({decision.source('driver', row)})"],
-            _other_branch(rows, device["architecture"]),
-        )
+def _left_alone(decision: Decision, there: Driver | None) -> list[Choice]:
+    if there is None:
+        decision.warn("GF-DRIVER-NONE", "the node has an NVIDIA GPU, but no driver is wanted: PyTorch will use the CPU")
+    return [Choice(there, None, "no driver work is wanted (nvidia_driver_version or nvidia_driver_source is none)")]
 
 
-def _other_branch(rows: dict[str, Any], architecture: str) -> list[str]:
-    serving = [branch for branch, row in rows.items() if architecture in row["architectures"]]
-    hint = f"branch {max(serving, key=key)}" if serving else "a newer branch from NVIDIA's repository"
-    return [
-        f"install {hint} yourself and set nvidia_driver_version: none",
-        "take the GPU out of the node's plan: nvidia_driver_version: none",
+def _owner(decision: Decision) -> str | None:
+    gpu = decision.facts["gpu"]
+    if gpu["tegra"] is not None or gpu["driver"]["source"] == "l4t":
+        return "NVIDIA's Jetson Linux"
+    if any(device["vgpu"] for device in decision.devices):
+        return "the vGPU software of the host"
+    return _OWNERS.get(gpu["virtualization"])
+
+
+def _owned(decision: Decision, there: Driver | None, owner: str) -> list[Choice]:
+    if there is not None:
+        return [Choice(there, None, f"the driver belongs to {owner}")]
+    decision.conflict(
+        "GF-DRIVER-HOST",
+        f"no driver is in sight, and the one of this node belongs to {owner}",
+        [f"the GPU facts name {gpus.names(decision.devices)}, and neither an installed nor a loaded driver"],
+        [f"install or update the driver of {owner}, then run the playbook again"],
+    )
+    return []
+
+
+def _kept(decision: Decision, there: Driver) -> list[Choice]:
+    """The installed driver, where it serves the GPUs and is what was asked for."""
+    wanted, driver = decision.wanted, decision.facts["gpu"]["driver"]
+    wish, flavour, source = (wanted[f"nvidia_driver_{part}"] for part in ("version", "flavour", "source"))
+    if wish != "auto" and not in_series(there.version, wish):
+        return []
+    if flavour != "auto" and driver["flavour"] not in (None, flavour):
+        return []
+    if source != "auto" and source != driver["source"]:
+        return []
+    kind = driver["flavour"] or (None if flavour == "auto" else flavour)
+    if not _drives_all(decision, there, kind):
+        return []
+    option = _archive_option(decision, there, kind) if driver["source"] == "distro" else None
+    origin = driver["source"] or "source unknown"
+    why = f"driver {there.version} is there already ({origin}) and is taken as it is"
+    return [Choice(option.driver if option else there, option, why, kept=True)]
+
+
+def _drives_all(decision: Decision, there: Driver, flavour: str | None) -> bool:
+    branch = there.version.split(".")[0]
+    if branch not in driver_options.branches(decision):
+        return True  # a branch that the catalog does not know: it is taken at its word
+    return any(gpus.drives_all(decision, branch, kind) for kind in ([flavour] if flavour else gpus.FLAVOURS))
+
+
+def _archive_option(decision: Decision, there: Driver, flavour: str | None) -> Option | None:
+    """The distribution's own driver stays in the collection's care: packages, settings and receipt."""
+    options = [
+        option
+        for option in driver_options.archive(decision)
+        if option.branch["branch"] == there.version.split(".")[0] and flavour in (None, option.flavour)
     ]
+    return next((option for option in options if _serves(decision, option)), None)
 
 
-def _allowed(decision: Decision) -> dict[str, list[str]]:
-    rows = {row["architecture"]: row["allowed"] for row in decision.catalog["driver"]["flavours"]["rows"]}
-    found = {device["architecture"] for device in decision.devices if device["architecture"]}
-    return {architecture: rows[architecture] for architecture in sorted(found) if architecture in rows}
+def immovable(decision: Decision) -> Driver | None:
+    """The driver that stays whatever torch needs, because it is another's or was not installed from packages."""
+    there = _installed(decision.facts["gpu"])
+    if there is None or (_replaceable(decision) and _owner(decision) is None):
+        return None
+    return there if decision.wanted["nvidia_driver_version"] in ("auto", "none") else None
 
 
-def _flavour(decision: Decision, row: dict[str, Any]) -> str:
-    branch: str = row["branch"]
-    allowed = {**_allowed(decision), f"{decision.platform}'s archive": row["flavours"]}
-    common = {"open", "proprietary"}.intersection(*map(set, allowed.values()))
-    wanted: str = decision.wanted["nvidia_driver_flavour"]
-    because = [f"{whose}: {' or '.join(names)} modules" for whose, names in allowed.items()]
-    if not common:
-        decision.conflict(
-            "GF-DRIVER-FLAVOUR",
-            "no one driver serves all GPUs of this node",
-            because,
-            ["move the GPUs to different nodes", "nvidia_driver_version: none"],
-        )
-        return "proprietary"
-    if wanted == "auto":
-        newer = at_least(branch, str(decision.catalog["driver"]["flavours"]["open_default_from"]))
-        preferred = "open" if newer else "proprietary"
-        return preferred if preferred in common else min(common)
-    if wanted not in common:
-        decision.conflict(
-            "GF-DRIVER-FLAVOUR",
-            f"the {wanted} kernel modules do not serve the GPUs of this node",
-            because,
-            [f"nvidia_driver_flavour: {min(common)}", "nvidia_driver_flavour: auto"],
-        )
-    return wanted
+def _replaceable(decision: Decision) -> bool:
+    """Whether another driver may take the place of the one that is there, should torch need that."""
+    return decision.wanted["nvidia_driver_version"] == "auto" and decision.facts["gpu"]["driver"]["source"] in (
+        "distro",
+        "nvidia",
+    )
 
 
-def _flavour_reason(decision: Decision, branch: str, flavour: str) -> str:
-    if decision.wanted["nvidia_driver_flavour"] != "auto":
-        return "asked for"
-    default = decision.catalog["driver"]["flavours"]["open_default_from"]
-    if flavour == "proprietary" and not at_least(branch, str(default)):
-        return f"the default before branch {default}"
-    return "the flavour that serves these GPUs"
+def _serves(decision: Decision, option: Option) -> bool:
+    return gpus.drives_all(decision, option.branch["branch"], option.flavour)
 
 
-def _names(decision: Decision) -> str:
-    return ", ".join(sorted({str(device["name"]) for device in decision.devices}))
+def has_fabric(decision: Decision) -> bool:
+    """Whether the GPUs of the node compute only with a fabric manager."""
+    fabric = decision.facts["gpu"]["fabric"]
+    return bool(fabric.get("nvswitches") or fabric.get("needed"))
+
+
+def _installable(decision: Decision, there: Driver | None, quiet: bool) -> list[Choice]:
+    """What can be installed; ``quiet`` where a driver is there that does, so that finding no other is no fault."""
+    unasked = decision.wanted["nvidia_driver_version"] == "auto"
+    if there is not None and unasked and decision.facts["gpu"]["driver"]["source"] not in ("distro", "nvidia"):
+        driver_conflicts.foreign(decision, there)
+        return []
+    before = len(decision.conflicts)
+    options = _filtered(decision)
+    if quiet:
+        del decision.conflicts[before:]
+    return [Choice(option.driver, option, _why(decision, option)) for option in _by_default_flavour(decision, options)]
+
+
+def _sources(decision: Decision) -> list[Option]:
+    ways = {"distro": driver_options.archive, "nvidia": driver_options.nvidia, "runfile": driver_options.runfile}
+    source = decision.wanted["nvidia_driver_source"]
+    names = ("distro", "nvidia") if source == "auto" else (source,)
+    return [option for name in names for option in ways[name](decision)]
+
+
+def _filtered(decision: Decision) -> list[Option]:
+    """The options that pass every test; the first test that none passes is the conflict."""
+    if not gpus.driving_all(decision):
+        driver_conflicts.no_driver_for_all(decision)
+        return []
+    options = _sources(decision)
+    if not options:
+        driver_conflicts.no_source(decision)
+        return []
+    for test, conflict in _TESTS:
+        passed = [found for found in (test(decision, option) for option in options) if found]
+        if not passed:
+            conflict(decision, options)
+            return []
+        options = passed
+    return options
+
+
+def _of_version(decision: Decision, option: Option) -> Option | None:
+    return driver_options.of_version(option, decision.wanted["nvidia_driver_version"])
+
+
+def _serving(decision: Decision, option: Option) -> Option | None:
+    return option if _serves(decision, option) else None
+
+
+def _of_flavour(decision: Decision, option: Option) -> Option | None:
+    return option if decision.wanted["nvidia_driver_flavour"] in ("auto", option.flavour) else None
+
+
+def _with_fabric(decision: Decision, option: Option) -> Option | None:
+    manager = option.source == "runfile" or option.row["fabric_manager"]
+    return option if manager or not has_fabric(decision) else None
+
+
+_TESTS = (
+    (_of_version, driver_conflicts.no_version),
+    (_serving, driver_conflicts.unserved),
+    (_of_flavour, driver_conflicts.no_flavour),
+    (_with_fabric, driver_conflicts.no_fabric),
+)
+
+
+def _by_default_flavour(decision: Decision, options: list[Option]) -> list[Option]:
+    """Of one branch the flavour first that is the default there; the order of branches stays."""
+    start = decision.catalog["driver"]["open_default_from"]["branch"]
+
+    def unusual(option: Option) -> bool:
+        return (option.flavour == "open") != at_least(option.branch["branch"], start)
+
+    places: dict[tuple[str, str], int] = {}
+    for option in options:
+        places.setdefault((option.source, option.branch["branch"]), len(places))
+    return sorted(options, key=lambda option: (places[option.source, option.branch["branch"]], unusual(option)))
+
+
+def _why(decision: Decision, option: Option) -> str:
+    places = {"distro": decision.platform, "nvidia": "NVIDIA's repository", "runfile": "NVIDIA's installer"}
+    where = places[option.source]
+    return f"driver {option.driver.version} from {where}: it serves {gpus.names(decision.devices)}"

@@ -1,188 +1,223 @@
 # Copyright: gpufleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which torch build: a release and a variant whose code runs on every GPU of the node. Private to the collection."""
+"""The stage ``pytorch``, and why an environment can't be. Private to the collection."""
 
 from __future__ import annotations
 
-from typing import Any
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import builds, gpus, node, selection
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.driver import Choice
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.selection import Environment
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import key, nearest_first
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_least, in_series, key
 
-Row = dict[str, Any]
-
-
-def plan(decision: Decision, driver: str | None, pythons: list[Row]) -> tuple[Row, list[Row]]:
-    """The stage, and what was chosen for each environment: ``{release, build, python}``."""
-    chosen = []
-    environments = []
-    why = []
-    for wish in decision.wanted["pytorch_environments"]:
-        choice = _choose(decision, wish, driver, pythons)
-        if choice is None:
-            continue
-        chosen.append(choice)
-        environments.append(_environment(decision, wish, choice))
-        why.append(f"{wish['name']}: {choice['why']}")
+def plan(decision: Decision, driver: Choice | None, chosen: list[Environment]) -> Row:
+    """The stage: every environment with its requirements, and the reason for its build."""
     wanted = decision.wanted
-    stage = {
+    return {
         "wanted": True,
-        "why": why,
-        "environments": environments,
+        "why": [f"{each.wish['name']}: {_why(decision, each, driver)}" for each in chosen],
+        "environments": [_environment(decision, each) for each in chosen],
         "cache_dir": wanted["gpufleet_cache_dir"],
         "profile": wanted["gpufleet_environment"] == "profile",
     }
-    return stage, chosen
 
 
-def _choose(decision: Decision, wish: Row, driver: str | None, pythons: list[Row]) -> Row | None:
-    release = _release(decision, wish.get("version", decision.wanted["pytorch_version"]))
-    if release is None:
-        return None
-    python = _python(decision, release, pythons)
-    glibc = decision.facts["node"]["glibc"]
-    if glibc is not None and not at_least(glibc, release["glibc_min"]):
-        decision.conflict(
-            "GF-TORCH-GLIBC",
-            f"torch {release['version']} does not run with this node's C library",
-            [f"it needs glibc {release['glibc_min']}, the node has {glibc} ({decision.source('torch', release)})"],
-            ["upgrade the node's distribution", "pytorch_version: an older release"],
-        )
-    build = _build(decision, wish, release, driver)
-    if build is None or python is None:
-        return None
-    return {"release": release, "build": build, "python": python, "why": _why(decision, release, build, driver)}
-
-
-def _release(decision: Decision, version: str) -> Row | None:
-    releases: list[Row] = decision.catalog["torch"]["releases"]
-    fitting = [row for row in releases if version == "auto" or in_series(row["version"], version)]
-    if fitting:
-        return max(fitting, key=lambda row: key(row["version"]))
-    known = [row["version"] for row in releases]
-    decision.conflict(
-        "GF-TORCH-UNKNOWN",
-        f"torch {version} is not known",
-        [f"the catalog has torch {', '.join(known)}"],
-        [f'pytorch_version: "{known[-1]}"', "pytorch_version: auto"],
-    )
-    return None
-
-
-def _python(decision: Decision, release: Row, pythons: list[Row]) -> Row | None:
-    wish = decision.wanted["python_version"]
-    fitting = [row for row in pythons if row["version"] in release["pythons"] and wish in ("auto", row["version"])]
-    if fitting:
-        return fitting[0]
-    found = ", ".join(row["version"] for row in pythons) or "none"
-    asked = "" if wish == "auto" else f" {wish}"
-    decision.conflict(
-        "GF-TORCH-PYTHON",
-        f"torch {release['version']} has no build for a Python{asked} of this node",
-        [
-            f"torch {release['version']} is published for Python {', '.join(release['pythons'])} ({decision.source('torch', release)})",
-            f"the node offers Python: {found}",
-        ],
-        ["python_version: auto"] * (wish != "auto")
-        + [
-            f"install Python {release['pythons'][-1]} on the node (as /usr/local/bin/python{release['pythons'][-1]}); it is found there"
-        ],
-    )
-    return None
-
-
-def _build(decision: Decision, wish: Row, release: Row, driver: str | None) -> Row | None:
-    architecture = decision.facts["node"]["architecture"]
-    variant = wish.get("cuda", decision.wanted["pytorch_cuda"])
-    builds = [row for row in release["builds"] if architecture in row["architectures"]]
-    if variant != "auto" and variant not in [row["variant"] for row in builds]:
-        names = sorted({row["variant"] for row in builds})
-        decision.conflict(
-            "GF-TORCH-VARIANT",
-            f"torch {release['version']} has no build {variant} for {architecture}",
-            [f"there are: {', '.join(names)} ({decision.source('torch', release)})"],
-            ["pytorch_cuda: auto", *(f"pytorch_cuda: {name}" for name in names)],
-        )
-        return None
-    builds = [row for row in builds if variant in ("auto", row["variant"])]
-    serving = [row for row in builds if _objection(decision, row, driver) is None]
-    if serving:
-        # The package index first: it needs no second host. Rows are in that order already.
-        best: Row = min(serving, key=lambda row: bool(row["index"] != "package"))
-        return best
-    decision.conflict(
-        "GF-TORCH-NO-BUILD",
-        f"no build of torch {release['version']} runs on every GPU of this node",
-        [f"{row['variant']}: {_objection(decision, row, driver)} ({decision.source('torch', row)})" for row in builds],
-        ["pytorch_cuda: cpu", "pytorch_version: a release whose builds cover these GPUs"],
-    )
-    return None
-
-
-def _objection(decision: Decision, build: Row, driver: str | None) -> str | None:
-    """Why a build does not serve this node, or None where it does."""
-    if not decision.devices or driver is None:
-        return None
-    if build["cuda"] is None:
-        return "it has no CUDA, the node has a GPU" if decision.wanted["pytorch_cuda"] == "auto" else None
-    if not at_least(driver, build["min_driver"]):
-        return f"it needs driver {build['min_driver']}, the node will have {driver}"
-    for device in decision.devices:
-        capability = device["compute_capability"]
-        if capability is not None and not runs_on(build["compiled_for"], capability, decision.catalog["torch"]):
-            return f"it is compiled for {', '.join(build['compiled_for'])}, {device['name']} is {capability}"
-    return None
-
-
-def runs_on(compiled_for: list[str], capability: str, torch_catalog: Row) -> bool:
-    """Whether code compiled for these architectures runs on a device of this compute capability, without PTX."""
-    if capability in compiled_for:
-        return True
-    if capability in torch_catalog["own_code_only"]["devices"]:
-        return False
-    device = key(capability)
-    return any(key(code)[0] == device[0] and key(code)[1] <= device[1] for code in compiled_for)
-
-
-def _why(decision: Decision, release: Row, build: Row, driver: str | None) -> str:
-    name = f"torch {release['version']} {build['variant']}"
+def _why(decision: Decision, each: Environment, driver: Choice | None) -> str:
+    name = f"torch {each.release['version']} {each.build['variant']}"
+    if each.build["variant"] == "mps":
+        return f"{name}: Apple's GPU is used through Metal (MPS)"
     if not decision.devices:
-        return f"{name}: the node has no NVIDIA GPU, and this build runs on its CPU and comes from the {build['index']} index"
-    if driver is None or build["cuda"] is None:
+        return f"{name}: the node has no NVIDIA GPU, and this build runs on its CPU"
+    if driver is None or driver.driver is None or each.build["cuda"] is None:
         return f"{name}: runs on the CPU"
-    capabilities = ", ".join(sorted({str(device["compute_capability"]) for device in decision.devices}))
-    return f"{name}: has code for compute capability {capabilities} and runs on driver {driver} (it needs {build['min_driver']})"
+    has = f"has code for compute capability {', '.join(gpus.capabilities(decision))}"
+    return f"{name}: {has} and runs on driver {driver.driver.version} (it needs {each.build['min_driver']})"
 
 
-def _environment(decision: Decision, wish: Row, choice: Row) -> Row:
-    release, build, python = choice["release"], choice["build"], choice["python"]
-    local = build.get("local_version", build["variant"])
-    pytorch_index = build["index"] == "pytorch"
-    pin = f"+{local}" if pytorch_index and local else ""
-    return {
+def _environment(decision: Decision, each: Environment) -> Row:
+    wish, release = each.wish, each.release
+    row = {
         "name": wish["name"],
         "torch": release["version"],
-        "variant": build["variant"],
-        "torch_version": f"{release['version']}+{local}" if local else release["version"],
-        "cuda": build["cuda"],
-        "cudnn": build["cudnn"],
         "torchvision": release["torchvision"],
         "torchaudio": release["torchaudio"],
-        "python": python["version"],
-        "interpreter": python["path"],
-        "requirements": [
-            f"torch=={release['version']}{pin}",
-            f"torchvision=={release['torchvision']}{pin}",
-            f"torchaudio=={release['torchaudio']}{pin}",
-            "numpy",
-            "pip",
-            "setuptools",
-            *release["constraints"],
-            *wish.get("requirements", []),
-        ],
+        "python": each.python["version"],
+        "interpreter": each.python["path"],
         "index_url": decision.wanted["pytorch_index_url"],
-        "torch_index_url": f"{decision.catalog['torch']['pytorch_index']}/{build['variant']}" if pytorch_index else "",
         "link": f"{decision.wanted['gpufleet_prefix']}/envs/{wish['name']}/current",
+        **_of_build(decision, release, each.build, wish),
+        "instead": None,
+    }
+    stand_in = builds.from_package_index(decision, release, each.build)
+    if stand_in is not None and selection.variant_of(decision, wish) == "auto":
+        row["instead"] = _of_build(decision, release, stand_in, wish)
+    decision.uses(f"torch {release['version']}", release)
+    if "variant" in each.build.get("unverified", ()):
+        decision.uses(f"torch {release['version']} {each.build['variant']}", each.build)
+    return row
+
+
+def _of_build(decision: Decision, release: Row, build: Row, wish: Row) -> Row:
+    """The keys of an environment that another build of the same release changes."""
+    version, local = release["version"], build["local_version"]
+    pytorch_index = build["index"] == "pytorch"
+    return {
+        "variant": build["variant"],
+        "torch_version": f"{version}+{local}" if local else version,
+        "cuda": build["cuda"],
+        "cudnn": build["cudnn"],
+        "requirements": _requirements(release, f"+{local}" if pytorch_index and local else "", wish),
+        "torch_index_url": f"{decision.catalog['torch']['pytorch_index']}/{build['variant']}" if pytorch_index else "",
         "disk_mib": build["disk_mib"],
     }
+
+
+def _requirements(release: Row, pin: str, wish: Row) -> list[str]:
+    companions = [f"{name}=={release[name]}{pin}" for name in ("torchvision", "torchaudio") if release[name]]
+    return [
+        f"torch=={release['version']}{pin}",
+        *companions,
+        f"numpy{release['numpy'] or ''}",
+        "pip",
+        "setuptools",
+        *release["constraints"],
+        *wish.get("requirements", []),
+    ]
+
+
+def explain(decision: Decision, drivers: list[Choice], pythons: list[Row], chosen: list[Environment]) -> None:
+    """A conflict for every environment for which nothing was found: the first reason that excludes all releases."""
+    done = {each.wish["name"] for each in chosen}
+    for wish in decision.wanted["pytorch_environments"]:
+        if wish["name"] not in done:
+            _explain(decision, wish, drivers, pythons)
+
+
+def _explain(decision: Decision, wish: Row, drivers: list[Choice], pythons: list[Row]) -> None:
+    version = selection.version_of(decision, wish)
+    releases = selection.known(decision, version)
+    if not releases:
+        _unknown(decision, wish, version)
+        return
+    tests = (
+        (_published, _not_published),
+        (selection.glibc_fits, _old_glibc),
+        (selection.macos_fits, _old_macos),
+        (lambda decision, release: selection.python_for(decision, release, pythons), _no_python),
+    )
+    for passes, conflict in tests:
+        fitting = [release for release in releases if passes(decision, release)]
+        if not fitting:
+            conflict(decision, wish, releases[0], pythons)
+            return
+        releases = fitting
+    variant = selection.variant_of(decision, wish)
+    if variant != "auto" and not any(
+        variant == row["variant"] for each in releases for row in builds.of(decision, each)
+    ):
+        _no_variant(decision, wish, releases[0], variant)
+    elif drivers:
+        _no_build(decision, wish, releases, variant, drivers)
+
+
+def _published(decision: Decision, release: Row) -> bool:
+    return bool(builds.of(decision, release) and release["pythons"].get(node.wheel_platform(decision)))
+
+
+def _unknown(decision: Decision, wish: Row, version: str) -> None:
+    versions = [row["version"] for row in decision.catalog["torch"]["releases"]]
+    near = ", ".join(nearest_first(versions, version)[:3])
+    because = [f"the catalog has torch {versions[0]} to {versions[-1]}; the nearest are {near}"]
+    decision.conflict("GF-TORCH-UNKNOWN", f"torch {version} is not known", because, [], {"environment": wish})
+
+
+def _not_published(decision: Decision, wish: Row, release: Row, _pythons: list[Row]) -> None:
+    decision.conflict(
+        "GF-TORCH-PLATFORM",
+        f"torch {release['version']} is not published for {decision.platform}",
+        [f"it has wheels for {', '.join(release['pythons'])} ({decision.source('torch', release)})"],
+        [],
+        {"environment": wish},
+    )
+
+
+def _old_glibc(decision: Decision, wish: Row, release: Row, _pythons: list[Row]) -> None:
+    floor, have = release["glibc_min"].get(decision.architecture), selection.glibc_of(decision)
+    decision.conflict(
+        "GF-TORCH-GLIBC",
+        f"torch {release['version']} does not run with this node's C library",
+        [f"it needs glibc {floor}, the node has {have} ({decision.source('torch', release)})"],
+        ["upgrade the node's distribution"],
+        {"environment": wish},
+    )
+
+
+def _old_macos(decision: Decision, wish: Row, release: Row, _pythons: list[Row]) -> None:
+    floor = release["macos_min"].get(node.wheel_platform(decision))
+    decision.conflict(
+        "GF-TORCH-PLATFORM",
+        f"torch {release['version']} does not run on macOS {decision.facts['node']['version']}",
+        [f"its wheels are for macOS {floor} and newer ({decision.source('torch', release)})"],
+        ["update macOS"],
+        {"environment": wish},
+    )
+
+
+def _no_python(decision: Decision, wish: Row, release: Row, pythons: list[Row]) -> None:
+    published = release["pythons"].get(node.wheel_platform(decision), [])
+    found = ", ".join(dict.fromkeys(row["version"] for row in pythons)) or "none"
+    asked = decision.wanted["python_version"]
+    of_wish = "" if asked == "auto" else f" {asked}"
+    decision.conflict(
+        "GF-TORCH-PYTHON",
+        f"torch {release['version']} has no build for a Python{of_wish} of this node",
+        [
+            f"torch {release['version']} is published for Python {', '.join(published)} ({decision.source('torch', release)})",
+            f"the node has or can have Python{of_wish and ' of that version'}: {found}",
+        ],
+        [f"install Python {published[-1]} on the node (as /usr/local/bin/python{published[-1]}); it is found there"],
+        {"environment": wish},
+    )
+
+
+def _no_variant(decision: Decision, wish: Row, release: Row, variant: str) -> None:
+    have = sorted({row["variant"] for row in builds.of(decision, release)})
+    decision.conflict(
+        "GF-TORCH-VARIANT",
+        f"torch {release['version']} has no build {variant} for {decision.architecture}",
+        [f"there are: {', '.join(have)} ({decision.source('torch', release)})"],
+        [],
+        {"environment": wish},
+    )
+
+
+def _no_build(decision: Decision, wish: Row, releases: list[Row], variant: str, drivers: list[Choice]) -> None:
+    newest = releases[0]
+    because = []
+    for build in builds.of(decision, newest):
+        if variant in ("auto", build["variant"]):
+            reason = builds.objection(decision, newest, build, variant, drivers[0].driver)
+            because.append(
+                f"torch {newest['version']} {build['variant']}: {reason} ({decision.source('torch', build)})"
+            )
+    because.append(_what_would_do(decision, releases))
+    asked = selection.version_of(decision, wish)
+    which = "no known torch" if asked == "auto" else f"no build of torch {asked}"
+    what = f"{which} runs on every GPU of this node ({gpus.names(decision.devices)})"
+    decision.conflict("GF-TORCH-NO-BUILD", what, because, [], {"environment": wish})
+
+
+def _what_would_do(decision: Decision, releases: list[Row]) -> str:
+    if builds.first_with_code(decision, releases) is not None:
+        least = min((build["min_driver"] for build in builds.of(decision, releases[0]) if build["cuda"]), key=key)
+        return f"it has code for these GPUs, which runs from driver {least} on"
+    found = builds.first_with_code(decision, decision.catalog["torch"]["releases"])
+    wanted = ", ".join(gpus.capabilities(decision))
+    if found is None:
+        return f"no build of the catalog has code for compute capability {wanted} on {decision.architecture}"
+    release, build = found
+    return (
+        f"the first torch with code for {wanted} is {release['version']} with CUDA {build['cuda']} ({build['variant']})"
+    )

@@ -5,11 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision
-
-Row = dict[str, Any]
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
 
 
 def plan(decision: Decision, stages: dict[str, Row]) -> Row:
@@ -20,7 +16,8 @@ def plan(decision: Decision, stages: dict[str, Row]) -> Row:
     )
     environments = stages["pytorch"]["environments"]
     cuda = any(environment["cuda"] for environment in environments)
-    gpus = len(decision.devices) if has_driver and cuda else 0
+    seen = _seen_by_cuda(decision) if has_driver and cuda else []
+    gpus = len(seen)
     skip = _skip_reason(decision, gpus)
     return {
         "wanted": True,
@@ -41,12 +38,18 @@ def plan(decision: Decision, stages: dict[str, Row]) -> Row:
             for environment in environments
         ],
         "gpus": gpus,
-        "compute_capabilities": [device["compute_capability"] for device in decision.devices] if gpus else [],
+        "compute_capabilities": [device["compute_capability"] for device in seen],
         "gpu_checks": "skip" if skip else "run",
         "gpu_skip_reason": skip,
         "driver_pending": bool(gpus) and not skip and _pending(gpu),
         "seed": decision.wanted["verify_seed"],
     }
+
+
+def _seen_by_cuda(decision: Decision) -> list[Row]:
+    """The devices that one process sees: with MIG on anywhere, CUDA shows it a single instance and nothing else."""
+    divided = [device for device in decision.devices if device["mig"].get("instances")]
+    return divided[:1] or [device for device in decision.devices if not device["mig"].get("enabled")]
 
 
 def _skip_reason(decision: Decision, gpus: int) -> str | None:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision
@@ -23,55 +25,78 @@ DEFAULTS: dict[str, Any] = {
     "pytorch_index_url": "",
     "gpufleet_prefix": "/opt/gpufleet",
     "gpufleet_cache_dir": "/opt/gpufleet/cache",
+    "gpufleet_catalog_overlay": "",
     "gpufleet_environment": "profile",
     "gpufleet_gpu_sysroot": "/",
     "verify_seed": 0,
 }
+# Which words stand beside a version, and whether a list of versions is possible too.
 VERSIONS = {
-    "nvidia_driver_version": ("auto", "none"),
-    "cuda_toolkit_version": ("auto", "none"),
-    "cudnn_version": ("auto", "none"),
-    "python_version": ("auto",),
-    "pytorch_version": ("auto",),
+    "nvidia_driver_version": (("auto", "none"), False),
+    "cuda_toolkit_version": (("auto", "none"), True),
+    "cudnn_version": (("auto", "none"), True),
+    "python_version": (("auto",), False),
+    "pytorch_version": (("auto",), False),
 }
 CHOICES = {
-    "nvidia_driver_source": ("auto", "distro", "none"),
+    "nvidia_driver_source": ("auto", "distro", "nvidia", "runfile", "none"),
     "nvidia_driver_flavour": ("auto", "open", "proprietary"),
     "gpufleet_environment": ("profile", "none"),
 }
+TEXTS = ("pytorch_index_url", "gpufleet_catalog_overlay")
+PATHS = ("gpufleet_prefix", "gpufleet_cache_dir", "gpufleet_gpu_sysroot")
 ENVIRONMENT_KEYS = ("name", "version", "cuda", "requirements")
+VARIANT = re.compile(r"^(auto|cpu|mps|cu\d{2,3})$")
 
 
-def read(wanted: dict[str, Any], decision: Decision) -> dict[str, Any]:
-    """The wishes with their defaults; every wish that cannot be read is a conflict."""
-    for name in sorted(set(wanted) - set(DEFAULTS)):
-        _bad(decision, name, f"there is no variable {name}", "remove it, or see the table of variables in README.md")
-    wishes = {**DEFAULTS, **{name: value for name, value in wanted.items() if name in DEFAULTS}}
-    for name, words in VERSIONS.items():
-        _check_version(decision, name, wishes[name], words)
+def check(decision: Decision, asked: dict[str, Any]) -> None:
+    """A conflict for every wish that cannot be read."""
+    for name in sorted(set(map(str, asked)) - set(DEFAULTS)):
+        near = difflib.get_close_matches(name, DEFAULTS, n=1)
+        hint = f"write {near[0]}" if near else "remove it, or see the table of variables in README.md"
+        _bad(decision, name, f"there is no variable {name}", [hint])
+    wishes = decision.wanted
+    for name, (words, several) in VERSIONS.items():
+        _check_versions(decision, name, wishes[name], words, several)
     for name, choices in CHOICES.items():
         if wishes[name] not in choices:
-            _bad(decision, name, f"{name} is {wishes[name]!r}", f"use one of: {', '.join(choices)}")
+            _bad(decision, name, f"{name} is {wishes[name]!r}", [f"use one of: {', '.join(choices)}"])
+    _check_variant(decision, "pytorch_cuda", wishes["pytorch_cuda"])
+    for name in TEXTS:
+        if not isinstance(wishes[name], str):
+            _bad(decision, name, f"{name} is {wishes[name]!r}, which is no text", ["write it in quotes"])
+    for name in PATHS:
+        if not isinstance(wishes[name], str) or not wishes[name].startswith("/"):
+            _bad(decision, name, f"{name} is {wishes[name]!r}", ["write the full path, from / on"])
+    if isinstance(wishes["verify_seed"], bool) or not isinstance(wishes["verify_seed"], int):
+        _bad(decision, "verify_seed", f"verify_seed is {wishes['verify_seed']!r}", ["use a whole number"])
     _check_environments(decision, wishes["pytorch_environments"])
-    return wishes
+
+
+def _check_versions(decision: Decision, name: str, value: Any, words: tuple[str, ...], several: bool) -> None:
+    if not isinstance(value, list):
+        _check_version(decision, name, value, words)
+    elif not several or not value:
+        what = "an empty list" if not value else "a list"
+        _bad(decision, name, f"{name} is {what}", [f'use one version such as "2.0.1", or {" or ".join(words)}'])
+    else:
+        for each in value:
+            _check_version(decision, name, each, ())
 
 
 def _check_version(decision: Decision, name: str, value: Any, words: tuple[str, ...]) -> None:
     if not isinstance(value, str):
         # YAML reads 2.10 as the number 2.1: what was written is lost, so it is refused rather than guessed.
-        _bad(
-            decision,
-            name,
-            f"{name} is {value!r}, which is {_kind(value)}, not text",
-            f'write it in quotes: {name}: "{value}"',
-        )
+        message = f"{name} is {value!r}, which is {_kind(value)}, not text"
+        _bad(decision, name, message, [f'write it in quotes: {name}: "{value}"'], value)
     elif value not in words and not looks_like_version(value):
-        _bad(
-            decision,
-            name,
-            f"{name} is {value!r}, which is no version",
-            f'use a version such as "2.0.1", or {" or ".join(words)}',
-        )
+        usual = " or ".join(['a version such as "2.0.1"', *words])
+        _bad(decision, name, f"{name} is {value!r}, which is no version", [f"use {usual}"], value)
+
+
+def _check_variant(decision: Decision, name: str, value: Any) -> None:
+    if not isinstance(value, str) or not VARIANT.match(value):
+        _bad(decision, name, f"{name} is {value!r}", ["use auto, cpu, or a CUDA variant such as cu118"])
 
 
 def _kind(value: Any) -> str:
@@ -82,36 +107,34 @@ def _kind(value: Any) -> str:
 def _check_environments(decision: Decision, environments: Any) -> None:
     name = "pytorch_environments"
     if not isinstance(environments, list) or not environments:
-        _bad(decision, name, f"{name} is not a list of environments", f"{name}: [{{name: default}}]")
+        _bad(decision, name, f"{name} is not a list of environments", [f"{name}: [{{name: default}}]"])
         return
-    seen: set[str] = set()
-    for environment in environments:
-        label = environment.get("name") if isinstance(environment, dict) else None
-        if not isinstance(label, str) or not label.replace("-", "").replace("_", "").isalnum():
-            _bad(
-                decision,
-                name,
-                f"an environment without a usable name: {environment!r}",
-                "name it with letters, digits, - and _",
-            )
-            continue
-        for key in sorted(set(environment) - set(ENVIRONMENT_KEYS)):
-            _bad(
-                decision,
-                name,
-                f"environment {label} has the unknown key {key}",
-                f"use only: {', '.join(ENVIRONMENT_KEYS)}",
-            )
-        if label in seen:
-            _bad(
-                decision, name, f"the environment {label} is declared twice", "give each environment a name of its own"
-            )
-        if "version" in environment:
-            _check_version(decision, f"version of environment {label}", environment["version"], ("auto",))
-        seen.add(label)
+    labels = [each.get("name") if isinstance(each, dict) else None for each in environments]
+    for label, environment in zip(labels, environments, strict=True):
+        if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", label):
+            message = f"an environment without a usable name: {environment!r:.100}"
+            _bad(decision, name, message, ["name it with letters, digits, - and _"])
+        else:
+            _check_environment(decision, label, environment)
+    for label in sorted({str(label) for label in labels if labels.count(label) > 1}):
+        _bad(decision, name, f"the environment {label} is declared twice", ["give each environment a name of its own"])
 
 
-def _bad(decision: Decision, name: str, message: str, fix: str) -> None:
-    decision.conflict(
-        "GF-WISH-INVALID", message, [f"{name} was set in the inventory, a variables file or with -e"], [fix]
-    )
+def _check_environment(decision: Decision, label: str, environment: dict[str, Any]) -> None:
+    name = "pytorch_environments"
+    for key in sorted(set(map(str, environment)) - set(ENVIRONMENT_KEYS)):
+        message = f"environment {label} has the unknown key {key}"
+        _bad(decision, name, message, [f"use only: {', '.join(ENVIRONMENT_KEYS)}"])
+    if "version" in environment:
+        _check_version(decision, f"version of environment {label}", environment["version"], ("auto",))
+    if "cuda" in environment:
+        _check_variant(decision, f"cuda of environment {label}", environment["cuda"])
+    requirements = environment.get("requirements", [])
+    if not isinstance(requirements, list) or not all(isinstance(each, str) for each in requirements):
+        message = f"requirements of environment {label} is {requirements!r:.100}, which is no list of text"
+        _bad(decision, name, message, ["requirements: [transformers, tensorboard]"])
+
+
+def _bad(decision: Decision, name: str, message: str, advice: list[str], value: Any = None) -> None:
+    because = [f"{name} was set in the inventory, a variables file or with -e"]
+    decision.conflict("GF-WISH-INVALID", message, because, advice, {"wish": name, "value": value})

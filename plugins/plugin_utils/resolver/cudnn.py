@@ -1,0 +1,112 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which cuDNN stands beside torch's own, keyed by the CUDA major of the toolkit. Private to the collection."""
+
+from __future__ import annotations
+
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import gpus
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row, nothing
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.selection import Environment
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_least, in_series, key
+
+NO_CUDNN: Row = {"cudnns": [], "profile": False}
+
+
+def plan(decision: Decision, toolkit: Row, chosen: list[Environment]) -> Row:
+    """The stage: the newest cuDNN of each wanted series, from NVIDIA's own wheels."""
+    wish = decision.wanted["cudnn_version"]
+    if wish == "none":
+        return nothing("no cuDNN is wanted (cudnn_version is none)", **NO_CUDNN)
+    if wish == "auto" and not toolkit["wanted"]:
+        return nothing("there is no CUDA toolkit that it would stand beside; torch brings its own", **NO_CUDNN)
+    major = _cuda_major(toolkit, chosen)
+    if wish == "auto":
+        line = _torch_line(chosen)
+        row = _newest(decision, major, line) or _newest(decision, major, "")
+        return _stage(decision, [row]) if row else _skipped(decision, major)
+    wishes = wish if isinstance(wish, list) else [wish]
+    rows = [row for row in (_asked(decision, each, major) for each in wishes) if row]
+    return _stage(decision, rows) if rows else nothing("no fitting cuDNN", **NO_CUDNN)
+
+
+def _cuda_major(toolkit: Row, chosen: list[Environment]) -> int | None:
+    own = next((each.build["cuda"] for each in chosen if each.build["cuda"]), None)
+    version = toolkit["default"] or own
+    return key(version)[0] if version else None
+
+
+def fitting(decision: Decision, major: int | None) -> list[Row]:
+    """The cuDNNs for this CUDA major that run on the node's processor and GPUs."""
+    return [
+        row
+        for row in decision.catalog["cudnn"]["cudnn"]
+        if major in (None, row["cuda_major"])
+        and decision.architecture in row["architectures"]
+        and all(_drives(row, capability) for capability in gpus.capabilities(decision))
+    ]
+
+
+def _drives(row: Row, capability: str) -> bool:
+    low, high = row["compute_capability_min"], row["compute_capability_max"]
+    return (low is None or at_least(capability, low)) and (high is None or at_least(high, capability))
+
+
+def _newest(decision: Decision, major: int | None, series: str) -> Row | None:
+    rows = [row for row in fitting(decision, major) if not series or in_series(row["version"], series)]
+    return max(rows, key=lambda row: (key(row["version"]), row["cuda_major"]), default=None)
+
+
+def _torch_line(chosen: list[Environment]) -> str:
+    """The major version of torch's own cuDNN: software built beside torch fits it best."""
+    own = next((each.build["cudnn"] for each in chosen if each.build["cudnn"]), None)
+    return str(key(own)[0]) if own else "9"
+
+
+def _stage(decision: Decision, rows: list[Row]) -> Row:
+    wanted = decision.wanted
+    return {
+        "wanted": True,
+        "why": [
+            f"cuDNN {row['version']} for CUDA {row['cuda_major']}: the newest that fits, from NVIDIA's wheels"
+            for row in rows
+        ],
+        "cudnns": [
+            {
+                "version": row["version"],
+                "cuda_major": row["cuda_major"],
+                "requirement": f"{row['package']}=={row['version']}",
+                "path": f"{wanted['gpufleet_prefix']}/cudnn/{row['version']}-cuda{row['cuda_major']}",
+                "index_url": wanted["pytorch_index_url"],
+                "disk_mib": row["disk_mib"],
+            }
+            for row in rows
+        ],
+        "profile": wanted["gpufleet_environment"] == "profile",
+    }
+
+
+def _known(decision: Decision, major: int | None) -> str:
+    rows = fitting(decision, major)
+    return ", ".join(f"{row['version']} for CUDA {row['cuda_major']}" for row in rows) or "none"
+
+
+def _skipped(decision: Decision, major: int | None) -> Row:
+    message = f"no cuDNN is installed: none is known for CUDA {major} on {decision.architecture} and these GPUs; torch brings its own"
+    decision.warn("GF-CUDNN-SKIPPED", message)
+    return nothing("no fitting cuDNN", **NO_CUDNN)
+
+
+def _asked(decision: Decision, wish: str, major: int | None) -> Row | None:
+    row = _newest(decision, major, wish)
+    if row is None:
+        of_cuda = f" and CUDA {major}" if major else ""
+        source = decision.source("cudnn", decision.catalog["cudnn"]["cudnn"][-1])
+        decision.conflict(
+            "GF-CUDNN-UNAVAILABLE",
+            f"cuDNN {wish} is not to be had for {decision.platform}{of_cuda}",
+            [f"what fits: {_known(decision, major)} ({source})"],
+            [],
+            {"cudnn": wish},
+        )
+    return row

@@ -1,0 +1,101 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The stage ``nvidia_driver``, once the driver is chosen. Private to the collection."""
+
+from __future__ import annotations
+
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import driver, driver_options, gpus
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row, nothing
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.driver_options import Option
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_least, in_series
+
+EMPTY: Row = {
+    "version": None, "source": None, "flavour": None, "components": [], "packages": [], "blacklist": [],
+    "kernel_release": None, "sysroot": "/", "repository": None, "pin": None, "module_stream": None, "versionlock": None,
+    "download_mib": None, "disk_mib": None, "reboot": False,
+}  # fmt: skip
+_DEB_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def plan(decision: Decision, choice: driver.Choice | None) -> Row:
+    """What the driver role has to do."""
+    if choice is None:
+        return nothing("no driver serves this node", **EMPTY)
+    if choice.option is None:
+        pending = bool(decision.devices and choice.driver and decision.facts["gpu"]["reboot_needed"])
+        return nothing(choice.why, **{**EMPTY, "reboot": pending})
+    option = choice.option
+    decision.uses(f"the packages of driver {option.driver.version}", option.row)
+    _check_secure_boot(decision)
+    return {
+        **EMPTY,
+        "wanted": True,
+        "why": [choice.why, f"{option.flavour} kernel modules: {_flavour_reason(decision, option)}"],
+        "version": option.branch["branch"] if option.source == "distro" else option.driver.version,
+        "source": option.source,
+        "flavour": option.flavour,
+        "components": option.row.get("components", []),
+        "packages": _packages(decision, option),
+        "blacklist": decision.catalog["driver"]["competitors"]["modules"],
+        "kernel_release": decision.facts["gpu"]["kernel"]["release"],
+        "sysroot": decision.wanted["gpufleet_gpu_sysroot"],
+        **_repository(option),
+        "download_mib": option.row.get("download_mib"),
+        "disk_mib": option.row.get("disk_mib"),
+        "reboot": _reboot(decision, option),
+    }
+
+
+def _packages(decision: Decision, option: Option) -> list[str]:
+    if option.source == "runfile":
+        return []
+    headers = option.row.get("headers", {}).get(_DEB_ARCHITECTURES[decision.architecture])
+    names = driver_options.packages(option, driver.has_fabric(decision))
+    return [headers, *names] if headers else names
+
+
+def _repository(option: Option) -> Row:
+    if option.repository is None:
+        return {}
+    row = option.row
+    return {
+        "repository": option.repository["name"],
+        **{
+            name: driver_options.filled(row[name], option) if row[name] else None
+            for name in ("pin", "module_stream", "versionlock")
+        },
+    }
+
+
+def _reboot(decision: Decision, option: Option) -> bool | None:
+    """Whether the GPUs serve only after a reboot: another driver holds them now."""
+    now = decision.facts["gpu"]["driver"]
+    if now["loaded_version"] is None:
+        return now["competitor"] is not None
+    same = in_series(now["loaded_version"], option.driver.version) or in_series(
+        now["loaded_version"], option.branch["branch"]
+    )
+    return not same or bool(decision.facts["gpu"]["reboot_needed"])
+
+
+def _flavour_reason(decision: Decision, option: Option) -> str:
+    if decision.wanted["nvidia_driver_flavour"] != "auto":
+        return "asked for"
+    possible = {kind for device in decision.devices for kind in gpus.flavours(decision, device)}
+    if possible == {option.flavour}:
+        return "the only ones for these GPUs"
+    start = decision.catalog["driver"]["open_default_from"]["branch"]
+    default = "open" if at_least(option.branch["branch"], start) else "proprietary"
+    if option.flavour == default:
+        return f"the default {'from' if default == 'open' else 'before'} branch {start}{' on' if default == 'open' else ''}"
+    return "the ones that can be had and drive all of these GPUs"
+
+
+def _check_secure_boot(decision: Decision) -> None:
+    if decision.facts["gpu"]["kernel"]["secure_boot"]:
+        decision.warn(
+            "GF-SECURE-BOOT",
+            "Secure Boot is on: the kernel refuses a module that is not signed with a key the firmware knows; "
+            "enrol the key that DKMS signs with (mokutil --import) before the driver is installed",
+        )

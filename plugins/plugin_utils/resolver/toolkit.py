@@ -1,0 +1,211 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which CUDA toolkits stand beside torch, for other software and for compiling. Private to the collection."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import driver_options, fit, gpus, node
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import (
+    Decision,
+    Row,
+    nothing,
+    once_per_node,
+)
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.fit import Driver
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.selection import Environment
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_least, in_series, key
+
+NO_TOOLKIT: Row = {"default": None, "toolkits": [], "profile": False, "download_mib": None, "disk_mib": None}
+
+
+class Offer(NamedTuple):
+    """A toolkit that the node can have: ``series`` is 11.8, ``row`` is its row in cuda.yml."""
+
+    series: str
+    version: str
+    source: str
+    row: Row
+    archive: Row | None = None
+
+
+def plan(decision: Decision, chosen: list[Environment], driver: Driver | None) -> Row:
+    """The stage; ``auto`` is the CUDA of torch's build, else the nearest of its major that fits GPUs and driver."""
+    wish = decision.wanted["cuda_toolkit_version"]
+    if wish == "none":
+        return nothing("no toolkit is wanted (cuda_toolkit_version is none)", **NO_TOOLKIT)
+    if wish != "auto":
+        wishes = wish if isinstance(wish, list) else [wish]
+        found = [offer for offer in (_asked(decision, each, driver) for each in wishes) if offer]
+        return _stage(decision, found, "asked for") if found else nothing("no fitting toolkit", **NO_TOOLKIT)
+    if not decision.devices:
+        return nothing("the node has no NVIDIA GPU", **NO_TOOLKIT)
+    cuda = next((each.build["cuda"] for each in chosen if each.build["cuda"]), None)
+    if cuda is None:
+        return nothing("torch does not use CUDA here", **NO_TOOLKIT)
+    nearest = _nearest(decision, cuda, driver)
+    if nearest is None:
+        return _skipped(decision, cuda)
+    same = in_series(cuda, nearest.series)
+    reason = f"torch's own CUDA is {cuda}" if same else f"the nearest to torch's CUDA {cuda} that is to be had"
+    return _stage(decision, [nearest], reason)
+
+
+@once_per_node
+def offers(decision: Decision) -> list[Offer]:
+    """Every toolkit that the node can have; the distribution's own first."""
+    distribution = node.distribution(decision)
+    if distribution is None:
+        return []
+    rows = _newest_of_series(decision)
+    found = []
+    own = distribution["toolkit"]
+    if (
+        own is not None
+        and decision.architecture in own.get("architectures", [decision.architecture])
+        and own["version"] in rows
+    ):
+        found.append(Offer(own["version"], own["full_version"], "distro", rows[own["version"]], own))
+    repository = driver_options.repository(decision, distribution)
+    if repository is not None:
+        found += [
+            Offer(series, row["version"], "nvidia", row)
+            for series, row in rows.items()
+            if repository["first_cuda"] is not None
+            and at_least(series, repository["first_cuda"])
+            and (repository["last_cuda"] is None or at_least(repository["last_cuda"], series))
+        ]
+    return found
+
+
+def _newest_of_series(decision: Decision) -> dict[str, Row]:
+    rows = sorted(decision.catalog["cuda"]["toolkits"], key=lambda row: key(row["version"]))
+    return {row["series"]: row for row in rows}
+
+
+def unfit(decision: Decision, offer: Offer, driver: Driver | None) -> str | None:
+    """Why a toolkit does not fit the GPUs or the driver of the node, or None where it does."""
+    own = decision.catalog["torch"]["own_code_only"]["devices"]
+    for capability in gpus.capabilities(decision):
+        if not fit.runs_on(offer.row["targets"], capability, own):
+            targets = offer.row["targets"]
+            return f"its nvcc compiles for {targets[0]} to {targets[-1]}, which does not run on {capability}"
+    if driver is None or fit.serves_cuda(driver, offer.series, decision.catalog["cuda"]["compatibility"]):
+        return None
+    return f"programs of CUDA {offer.series} do not run under driver {driver.version}"
+
+
+def _nearest(decision: Decision, cuda: str, driver: Driver | None) -> Offer | None:
+    major, wanted = key(cuda)[0], key(cuda)[:2]
+    fitting = [
+        offer for offer in offers(decision) if key(offer.series)[0] == major and unfit(decision, offer, driver) is None
+    ]
+
+    def distance(offer: Offer) -> tuple[int, bool, bool]:
+        steps = key(offer.series)[1] - wanted[1]
+        return abs(steps), steps < 0, offer.source != "distro"
+
+    return min(fitting, key=distance, default=None)
+
+
+def _asked(decision: Decision, wish: str, driver: Driver | None) -> Offer | None:
+    everything = offers(decision)
+    found = [offer for offer in everything if in_series(offer.version, wish) or in_series(wish, offer.series)]
+    named = [offer for offer in found if in_series(offer.version, wish) or _has_row(decision, offer, wish)]
+    if not named:
+        _unavailable(decision, wish, everything)
+        return None
+    fitting = [offer for offer in named if unfit(decision, offer, driver) is None]
+    if not fitting:
+        reason = unfit(decision, named[-1], driver)
+        decision.conflict(
+            "GF-TOOLKIT-UNFIT",
+            f"CUDA toolkit {wish} does not fit this node",
+            [f"{reason} ({decision.source('cuda', named[-1].row)})"],
+            [],
+            {"toolkit": wish},
+        )
+        return None
+    best = max(fitting, key=lambda offer: (key(offer.series), offer.source == "distro"))
+    return best if in_series(best.version, wish) else best._replace(version=wish)
+
+
+def _has_row(decision: Decision, offer: Offer, wish: str) -> bool:
+    """Whether an exact version is one that NVIDIA's repository keeps beside the newest of its series."""
+    return offer.source == "nvidia" and any(row["version"] == wish for row in decision.catalog["cuda"]["toolkits"])
+
+
+def _stage(decision: Decision, found: list[Offer], reason: str) -> Row:
+    for offer in found:
+        decision.uses(f"CUDA toolkit {offer.version}", offer.archive or {})
+        _check_compiler(decision, offer)
+    archives = [offer.archive for offer in found]
+    return {
+        "wanted": True,
+        "why": [f"CUDA toolkit {offer.series} from {_place(decision, offer)}: {reason}" for offer in found],
+        "default": found[0].series,
+        "toolkits": [_toolkit(decision, offer) for offer in found],
+        "profile": decision.wanted["gpufleet_environment"] == "profile",
+        "download_mib": _total(archives, "download_mib"),
+        "disk_mib": _total(archives, "disk_mib"),
+    }
+
+
+def _total(rows: list[Row | None], field: str) -> int | None:
+    sizes = [row[field] if row else None for row in rows]
+    return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+def _place(decision: Decision, offer: Offer) -> str:
+    return decision.platform if offer.source == "distro" else "NVIDIA's repository"
+
+
+def _toolkit(decision: Decision, offer: Offer) -> Row:
+    row = {
+        "version": offer.series,
+        "source": offer.source,
+        "path": f"{decision.wanted['gpufleet_prefix']}/cuda/{offer.series}",
+    }
+    if offer.archive is not None:
+        parts = {name: offer.archive[name] for name in ("components", "packages", "layout")}
+        return {**row, **parts, "repository": None}
+    distribution = node.distribution(decision) or {}
+    repository = driver_options.repository(decision, distribution) or {}
+    major, minor = offer.series.split(".")
+    name = decision.catalog["repository"]["toolkit_package"].replace("{major}", major).replace("{minor}", minor)
+    return {**row, "components": [], "packages": [name], "layout": "nvidia", "repository": repository["name"]}
+
+
+def _check_compiler(decision: Decision, offer: Offer) -> None:
+    distribution = node.distribution(decision)
+    gcc = distribution["gcc"] if distribution else None
+    if offer.source == "distro" or gcc is None or offer.row["gcc_max"] is None or gcc <= offer.row["gcc_max"]:
+        return
+    decision.warn(
+        "GF-TOOLKIT-GCC",
+        f"CUDA {offer.series} takes gcc up to {offer.row['gcc_max']}, {decision.platform} has {gcc} by default: "
+        f"install gcc-{offer.row['gcc_max']} and call nvcc with -ccbin",
+    )
+
+
+def _skipped(decision: Decision, cuda: str) -> Row:
+    has = ", ".join(dict.fromkeys(offer.series for offer in offers(decision))) or "none that is known"
+    decision.warn(
+        "GF-TOOLKIT-SKIPPED",
+        f"no CUDA toolkit is installed: torch uses CUDA {cuda}, for {decision.platform} there is {has}; torch does not need it",
+    )
+    return nothing(f"no toolkit of CUDA {key(cuda)[0]} that fits is to be had", **NO_TOOLKIT)
+
+
+def _unavailable(decision: Decision, wish: str, everything: list[Offer]) -> None:
+    have = ", ".join(dict.fromkeys(offer.series for offer in everything)) or "none that is known"
+    sources = dict.fromkeys(decision.source("cuda", offer.row) for offer in everything[:1])
+    decision.conflict(
+        "GF-TOOLKIT-UNAVAILABLE",
+        f"CUDA toolkit {wish} is not to be had for {decision.platform}",
+        [f"to be had: {have}", *sources],
+        [],
+        {"toolkit": wish},
+    )

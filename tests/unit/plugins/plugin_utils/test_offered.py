@@ -1,0 +1,70 @@
+"""What the roles can't carry out yet is refused where it was asked for, and left out where nobody did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import catalog, offered
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import resolve
+
+from .factory import facts
+
+
+def checked(node: dict[str, Any], **wanted: Any) -> dict[str, Any]:
+    plan = resolve(node, wanted, catalog.load())
+    assert plan["ok"], plan["conflicts"]
+    offered.check(plan, node, wanted)
+    return plan
+
+
+def codes(plan: dict[str, Any], what: str) -> list[str]:
+    return [each["code"] for each in plan[what]]
+
+
+def test_debians_own_driver_and_toolkit_are_offered() -> None:
+    plan = checked(facts("a100"))
+    assert plan["ok"]
+    assert plan["stages"]["cuda_toolkit"]["wanted"]
+    assert plan["stages"]["cudnn"]["wanted"]
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        facts("b200"),
+        facts("a100", distribution="Ubuntu", version="22.04"),
+        facts("a100", distribution="Rocky", version="9.4"),
+    ],
+)
+def test_another_driver_is_refused_with_the_packages_to_install(node: dict[str, Any]) -> None:
+    plan = checked(node, pytorch_version="auto")
+    assert codes(plan, "conflicts") == ["GF-NOT-YET"]
+    assert any(name in plan["conflicts"][0]["advice"][0] for name in plan["stages"]["nvidia_driver"]["packages"])
+
+
+def test_a_toolkit_that_nobody_asked_for_is_left_out_with_its_cudnn() -> None:
+    node = facts("a100", driver="550.54.15", loaded="550.54.15", driver_source="nvidia")
+    plan = checked(node, pytorch_version="2.5.1")
+    assert plan["ok"]
+    assert "GF-TOOLKIT-SKIPPED" in codes(plan, "warnings")
+    assert not plan["stages"]["cuda_toolkit"]["wanted"]
+    assert not plan["stages"]["cudnn"]["wanted"]
+
+
+def test_a_toolkit_that_was_asked_for_is_refused() -> None:
+    node = facts("a100", driver="550.54.15", loaded="550.54.15", driver_source="nvidia")
+    assert codes(checked(node, cuda_toolkit_version="12.4"), "conflicts") == ["GF-NOT-YET"]
+
+
+def test_another_distribution_is_untried_and_another_system_refused() -> None:
+    assert "GF-UNTRIED" in codes(checked(facts(distribution="Rocky", version="9.4")), "warnings")
+    mac = {
+        **facts()["node"],
+        "distribution": "MacOSX",
+        "version": "14.5",
+        "architecture": "arm64",
+        "package_manager": None,
+    }
+    mac["pythons"] = ["3.11"]
+    assert codes(checked({**facts(), "node": mac}), "conflicts") == ["GF-NOT-YET"]
