@@ -1,78 +1,62 @@
 # Copyright: gpufleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The GPU facts of a node, put together. Private to the collection.
-
-NVML knows most, the PCI bus knows before any driver is there; a GPU that NVML does not show (lost, hung, bound to
-another driver) is still listed, as the bus sees it.
-"""
+"""The GPU facts of a node, put together. Private to the collection."""
 
 from __future__ import annotations
 
+import glob
 import os
 from typing import Any
 
-from ansible_collections.gpufleet.stack.plugins.module_utils import driver, gpu_ids, gpu_usage, kernel, nvml, pci
+from ansible_collections.gpufleet.stack.plugins.module_utils import (
+    driver,
+    driver_libraries,
+    driver_packages,
+    fabric,
+    gpu_devices,
+    gpu_health,
+    gpu_usage,
+    kernel,
+    nvml,
+    pci,
+    tegra,
+)
+
+_SILENT = nvml.Answer({}, [], [])
 
 
-def _from_pci(device: pci.PciDevice, index: int | None, names: gpu_ids.Names) -> dict[str, Any]:
-    chip = gpu_ids.lookup(device.device_id)
-    return {
-        "index": index,
-        "pci_address": device.address,
-        "pci_id": device.pci_id,
-        "name": names.of(device.device_id),
-        "architecture": chip.architecture if chip else None,
-        "compute_capability": chip.compute_capability if chip else None,
-        "memory_mib": None,
-        "uuid": None,
-        "numa_node": device.numa_node,
-        "mig": {"enabled": None, "instances": []},
-        "ecc": {"enabled": None, "uncorrected": None},
-        "pcie": dict(device.pcie._asdict()),
-        "processes": None,
-        "detected_by": "pci",
-    }
-
-
-def _from_nvml(record: dict[str, Any], device: pci.PciDevice, names: gpu_ids.Names, sysroot: str) -> dict[str, Any]:
-    facts = _from_pci(device, record["index"], names)
-    for key in ("name", "compute_capability", "memory_mib", "uuid"):
-        facts[key] = record[key] if record[key] is not None else facts[key]
-    facts["architecture"] = facts["architecture"] or gpu_ids.architecture_of(facts["compute_capability"])
-    facts["mig"], facts["ecc"] = record["mig"], record["ecc"]
-    for key, value in record["pcie"].items():
-        facts["pcie"][key] = value if value is not None else facts["pcie"][key]
-    if record["processes"] is not None:
-        facts["processes"] = gpu_usage.with_names(sysroot, record["processes"])
-    facts["detected_by"] = "nvml"
-    return facts
-
-
-def _devices(scan: pci.PciScan, answer: nvml.Answer, sysroot: str) -> list[dict[str, Any]]:
-    names = gpu_ids.Names(sysroot)
-    on_bus = {device.address: device for device in scan.gpus}
-    found = []
-    for record in answer.devices:
-        address = record["pci_address"]
-        # WSL shows its GPUs through NVML alone.
-        nowhere = pci.PciDevice(address, record["pci_device_id"], None, None, pci.Pcie(None, None, None, None))
-        found.append(_from_nvml(record, on_bus.pop(address, nowhere), names, sysroot))
-    # Where NVML numbers the GPUs, one that it leaves out has no number.
-    rest = enumerate(on_bus.values())
-    return found + [_from_pci(device, None if found else index, names) for index, device in rest]
+def _ask_wsl(sysroot: str, timeout: float) -> nvml.Answer:
+    """Windows brings the library; the node itself never has one of its own."""
+    live = os.path.abspath(sysroot) == "/"
+    if os.path.exists(os.path.join(sysroot, nvml.WSL_LIBRARY.lstrip("/"))):
+        return nvml.ask(nvml.WSL_LIBRARY, timeout) if live else _SILENT
+    if not os.path.exists(os.path.join(sysroot, "dev/dxg")):
+        return _SILENT  # the first version of WSL, which has no GPUs at all
+    message = (
+        "Windows shows a GPU (/dev/dxg) but gave no NVIDIA library (/usr/lib/wsl/lib/libnvidia-ml.so.1): it is another "
+        "maker's GPU, or Windows has no NVIDIA driver. Install NVIDIA's driver in Windows, then run: wsl --shutdown"
+    )
+    return nvml.Answer({}, [], [{"code": "GF-WSL-NO-LIBRARY", "message": message}])
 
 
 def _ask_nvml(sysroot: str, virtualization: str, library: str | None, timeout: float) -> nvml.Answer:
     if library is not None:
         return nvml.ask(library, timeout)
-    silent = nvml.Answer({}, [], [])
-    if os.path.abspath(sysroot) != "/":
-        return silent  # a recorded node: this machine's GPUs are not its GPUs
+    live = os.path.abspath(sysroot) == "/"
+    # A recorded node: this machine's GPUs are not its GPUs.
+    answer = None if live else nvml.recorded(sysroot)
+    if answer is not None:
+        return answer
     if virtualization == "wsl":
-        return nvml.ask(nvml.WSL_LIBRARY if os.path.exists(nvml.WSL_LIBRARY) else nvml.LIBRARY, timeout)
+        return _ask_wsl(sysroot, timeout)
     # NVML would load the kernel module where it is not loaded, and facts change nothing.
-    return nvml.ask(nvml.LIBRARY, timeout) if driver.loaded("/").version else silent
+    return nvml.ask(nvml.LIBRARY, timeout) if live and driver.loaded("/").version else _SILENT
+
+
+def _packages(sysroot: str, scan: pci.PciScan, loaded: bool) -> dict[str, driver_packages.Package]:
+    traces = bool(scan.gpus) or loaded or bool(glob.glob(os.path.join(sysroot, "var/lib/dkms/nvidia*")))
+    return driver_packages.installed(sysroot, ask_rpm=traces or bool(driver_libraries.versions(sysroot)))
 
 
 def collect(sysroot: str = "/", nvml_library: str | None = None, nvml_timeout: float = 5.0) -> dict[str, Any]:
@@ -85,21 +69,33 @@ def collect(sysroot: str = "/", nvml_library: str | None = None, nvml_timeout: f
     virtualization = kernel.virtualization(sysroot)
     kernel_facts = kernel.facts(sysroot)
     scan = pci.scan(sysroot)
+    board = tegra.facts(sysroot)
     answer = _ask_nvml(sysroot, virtualization, nvml_library, nvml_timeout)
-    devices = _devices(scan, answer, sysroot)
-    driver_facts = driver.facts(sysroot, kernel_facts["release"], virtualization, scan.gpus, answer.system)
+    sources = gpu_devices.Sources(sysroot, virtualization, scan, answer, board)
+    devices, misfits = gpu_devices.find(sources)
+    is_loaded = driver.loaded(sysroot).version is not None
+    packages = _packages(sysroot, scan, is_loaded)
+    node = driver.Node(sysroot, kernel_facts, virtualization, scan.gpus, packages, board is not None)
+    driver_facts = driver.facts(node, answer.system)
     if any(error["code"] == "GF-NVML-MISMATCH" for error in answer.errors):
         driver_facts["mismatch"] = True
+    processes = gpu_usage.look(sysroot, is_loaded)
     pids = [process["pid"] for device in devices for process in device["processes"] or []]
+    usable = sum(not device["passthrough"] for device in devices)
+    services = None if virtualization in ("wsl", "container") else processes.services  # the host's are not to be seen
     return {
         "present": bool(devices),
         "count": len(devices),
+        "usable": usable,
         "virtualization": virtualization,
+        "tegra": board,
         "devices": devices,
         "driver": driver_facts,
-        "fabric": gpu_usage.fabric(sysroot, scan.nvswitches),
+        "fabric": fabric.facts(scan, virtualization, packages, services, driver_facts),
         "kernel": kernel_facts,
-        "busy": gpu_usage.busy(sysroot, driver_facts["loaded_version"] is not None, pids),
-        "reboot_needed": driver.reboot_needed(driver_facts, len(devices), virtualization),
-        "errors": answer.errors,
+        "health": gpu_health.facts(sysroot, bool(scan.gpus) or is_loaded),
+        "persistence_daemon": None if services is None else gpu_usage.PERSISTENCE_DAEMON in services,
+        "busy": gpu_usage.busy(sysroot, processes.holders, pids),
+        "reboot_needed": driver.reboot_needed(driver_facts, 0 if board else usable, virtualization),
+        "errors": [*answer.errors, *misfits],
     }

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ansible_collections.gpufleet.stack.plugins.module_utils.gpu_text import clean_or_none
 from ansible_collections.gpufleet.stack.plugins.module_utils.pci import read_text
 
 _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+_LOCKDOWNS = ("none", "integrity", "confidentiality")
 _CONTAINER_MARKS = ("run/systemd/container", "run/.containerenv", ".dockerenv")
 # What firmware calls itself in virtual machines; only asked where the processor does not say (not x86).
 _VM_VENDORS = ("QEMU", "VMware", "Xen", "innotek", "Parallels", "Google", "Amazon EC2", "OpenStack", "Red Hat")
@@ -18,7 +20,7 @@ _VM_VENDORS = ("QEMU", "VMware", "Xen", "innotek", "Parallels", "Google", "Amazo
 
 def release(sysroot: str) -> str | None:
     """The release of the running kernel."""
-    return read_text(os.path.join(sysroot, "proc/sys/kernel/osrelease")) or None
+    return clean_or_none(read_text(os.path.join(sysroot, "proc/sys/kernel/osrelease")))
 
 
 def _secure_boot(sysroot: str) -> bool | None:
@@ -31,11 +33,29 @@ def _secure_boot(sysroot: str) -> bool | None:
     return bool(value[4]) if len(value) == 5 else None
 
 
+def _lockdown(sysroot: str) -> str | None:
+    # "none [integrity] confidentiality": the one in force stands in brackets.
+    text = read_text(os.path.join(sysroot, "sys/kernel/security/lockdown")) or ""
+    return next((mode for mode in _LOCKDOWNS if f"[{mode}]" in text.split()), None)
+
+
+def _signatures_enforced(sysroot: str) -> bool | None:
+    return {"Y": True, "N": False}.get(
+        read_text(os.path.join(sysroot, "sys/module/module/parameters/sig_enforce")) or ""
+    )
+
+
 def facts(sysroot: str) -> dict[str, Any]:
     """The ``kernel`` part of the facts."""
     running = release(sysroot)
     headers = running is not None and os.path.exists(os.path.join(sysroot, "lib/modules", running, "build"))
-    return {"release": running, "headers": headers, "secure_boot": _secure_boot(sysroot)}
+    return {
+        "release": running,
+        "headers": headers,
+        "secure_boot": _secure_boot(sysroot),
+        "lockdown": _lockdown(sysroot),
+        "module_signatures_enforced": _signatures_enforced(sysroot),
+    }
 
 
 def _is_wsl(sysroot: str) -> bool:

@@ -17,10 +17,13 @@ import signal
 import time
 from typing import Any, NamedTuple
 
-from ansible_collections.gpufleet.stack.plugins.module_utils import nvml_query
+from ansible_collections.gpufleet.stack.plugins.module_utils import nvml_check
 
 LIBRARY = "libnvidia-ml.so.1"
 WSL_LIBRARY = "/usr/lib/wsl/lib/libnvidia-ml.so.1"
+# Where a recorded node keeps what NVML answered there: an Answer as a JSON object.
+RECORD = ".gpufleet/nvml.json"
+_MOST_OUTPUT = 1024 * 1024
 
 
 class Answer(NamedTuple):
@@ -29,6 +32,12 @@ class Answer(NamedTuple):
     system: dict[str, Any]
     devices: list[dict[str, Any]]
     errors: list[dict[str, str]]
+
+
+def checked(system: Any, devices: list[Any], errors: list[Any]) -> Answer:
+    """An answer in which every value is of its type and within sense."""
+    found, problems = nvml_check.devices(devices)
+    return Answer(nvml_check.system(system) if system else {}, found, nvml_check.errors([*errors, *problems]))
 
 
 def _detach(keep: int) -> None:
@@ -49,6 +58,9 @@ def _detach(keep: int) -> None:
 
 def _child(pipe: int, library: str) -> None:
     try:
+        # Only here: what never asks NVML needs no ctypes.
+        from ansible_collections.gpufleet.stack.plugins.module_utils import nvml_query
+
         _detach(pipe)
         for record in nvml_query.records(library):
             os.write(pipe, json.dumps(record).encode() + b"\n")
@@ -58,51 +70,84 @@ def _child(pipe: int, library: str) -> None:
         os._exit(0)
 
 
-def _read(pipe: int, deadline: float) -> tuple[bytes, bool]:
-    """All that the child wrote, and whether it closed the pipe before the deadline."""
+def _read(pipe: int, deadline: float) -> tuple[bytes, str | None]:
+    """All that the child wrote, and why reading ended early: ``late``, ``flood`` or None."""
     chunks: list[bytes] = []
-    while True:
+    size = 0
+    while size <= _MOST_OUTPUT:
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([pipe], [], [], left)[0]:
-            return b"".join(chunks), False
+            return b"".join(chunks), "late"
         chunk = os.read(pipe, 65536)
         if not chunk:
-            return b"".join(chunks), True
+            return b"".join(chunks), None
         chunks.append(chunk)
+        size += len(chunk)
+    return b"".join(chunks), "flood"
 
 
-def _reap(child: int, patience: float) -> int | None:
+def _reap(child: int, deadline: float) -> int | None:
     """The child's wait status, or None where it can't be reaped: a process in the kernel ignores SIGKILL."""
-    deadline = time.monotonic() + patience
+    pause = 0.0002
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid == child:
             return status
         if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)  # it said all it had to say and does not end
             return None
-        time.sleep(0.005)
+        time.sleep(pause)
+        pause = min(pause * 2, 0.01)
 
 
 def _parse(output: bytes) -> tuple[Answer, bool]:
-    answer, ended = Answer({}, [], []), False
-    for line in output.splitlines():
+    """The records that the child wrote, and whether it came to its end."""
+    system: dict[str, Any] = {}
+    devices: list[Any] = []
+    errors: list[Any] = []
+    ended = garbled = False
+    lines = output.split(b"\n")
+    for number, line in enumerate(lines):
         try:
             record = json.loads(line)
-        except ValueError:
-            break  # cut off in the middle of a line
-        kind = record.pop("kind")
+        except (ValueError, RecursionError):
+            # The last one may have been cut off in the middle, where the child was.
+            garbled = garbled or (bool(line) and number < len(lines) - 1)
+            continue
+        kind = record.pop("kind", None) if isinstance(record, dict) else None
         if kind == "system":
-            answer.system.update(record)
+            system.update(record)
         elif kind == "device":
-            answer.devices.append(record)
+            devices.append(record)
         elif kind == "error":
-            answer.errors.append(record)
-        ended = ended or kind == "end"
-    return answer, ended
+            errors.append(record)
+        elif kind == "end":
+            ended = True
+        else:
+            garbled = True
+    if garbled:
+        errors.append(nvml_check.absurd("NVML's process answered with lines that are no answer; they are left out"))
+    return checked(system, devices, errors), ended
+
+
+def _ending(early: str | None, ended: bool, status: int | None, timeout: float, known: int) -> dict[str, str] | None:
+    if early == "late":
+        message = f"NVML did not answer within {timeout:g} s and was abandoned; {known} GPUs had answered"
+        return {"code": "GF-NVML-TIMEOUT", "message": message}
+    if early == "flood":
+        return nvml_check.absurd(f"NVML's process wrote more than {_MOST_OUTPUT} bytes and was ended")
+    if ended:
+        return None
+    number = status & 0x7F if status is not None else 0
+    how = f"signal {number}" if number else "an exception"
+    return {"code": "GF-NVML-CRASH", "message": f"NVML's process ended with {how}; {known} GPUs had answered"}
 
 
 def ask(library: str = LIBRARY, timeout: float = 5.0) -> Answer:
-    """Asks NVML everything at once and returns within ``timeout`` and a little, whatever the driver does."""
+    """Asks NVML everything at once and returns within ``timeout``, whatever the driver does."""
+    deadline = time.monotonic() + timeout
+    # What is left at the end is for seeing the child die.
+    patience = min(0.25, timeout / 10)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -110,18 +155,28 @@ def ask(library: str = LIBRARY, timeout: float = 5.0) -> Answer:
         _child(writer, library)
     os.close(writer)
     try:
-        output, closed = _read(reader, time.monotonic() + timeout)
+        output, early = _read(reader, deadline - patience)
     finally:
         os.close(reader)
-    if not closed:
+    if early:
         os.kill(child, signal.SIGKILL)
-    status = _reap(child, 0.5)
+    status = _reap(child, deadline)
     answer, ended = _parse(output)
-    if not closed:
-        message = f"NVML did not answer within {timeout:g} s and was abandoned; {len(answer.devices)} GPUs had answered"
-        answer.errors.append({"code": "GF-NVML-TIMEOUT", "message": message})
-    elif not ended:
-        number = status & 0x7F if status is not None else 0
-        how = f"signal {number}" if number else "an exception"
-        answer.errors.append({"code": "GF-NVML-CRASH", "message": f"NVML's process ended with {how}"})
-    return answer
+    problem = _ending(early, ended, status, timeout, len(answer.devices))
+    return answer._replace(errors=answer.errors + ([problem] if problem else []))
+
+
+def recorded(sysroot: str) -> Answer | None:
+    """What NVML answered on the node that was recorded; None where nobody asked it."""
+    path = os.path.join(sysroot, RECORD)
+    try:
+        with open(path, "rb") as stream:
+            record = json.loads(stream.read(_MOST_OUTPUT))
+        if not isinstance(record, dict):
+            raise ValueError("no object")
+        parts = [value if isinstance(value, list) else [] for value in (record.get("devices"), record.get("errors"))]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        return checked({}, [], [{"code": "GF-NVML-ERROR", "message": f"the record {RECORD} can't be read: {error}"}])
+    return checked(record.get("system"), parts[0], parts[1])

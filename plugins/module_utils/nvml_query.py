@@ -14,112 +14,21 @@ import ctypes
 from collections.abc import Iterator
 from typing import Any
 
-SUCCESS, NOT_SUPPORTED = 0, 3
+from ansible_collections.gpufleet.stack.plugins.module_utils.nvml_calls import Memory, Nvml, NvmlError, PciInfo, Process
+
+# No machine has more; a library that counts more is broken, and asking on would take for ever.
+MOST_GPUS = 64
+_MOST_INSTANCES = 16
 _ERROR_CODES = {4: "GF-NVML-PERMISSION", 9: "GF-NVML-NO-DRIVER", 15: "GF-NVML-GPU-LOST", 18: "GF-NVML-MISMATCH"}
-_UNCORRECTED, _AGGREGATE = 1, 1
+_CORRECTED, _UNCORRECTED, _AGGREGATE = 0, 1, 1
 _MIB = 1024 * 1024
 
 
-class _Memory(ctypes.Structure):
-    _fields_ = [("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong)]
-
-
-class _PciInfo(ctypes.Structure):
-    _fields_ = [
-        ("bus_id_legacy", ctypes.c_char * 16),
-        ("domain", ctypes.c_uint),
-        ("bus", ctypes.c_uint),
-        ("device", ctypes.c_uint),
-        ("pci_device_id", ctypes.c_uint),
-        ("pci_subsystem_id", ctypes.c_uint),
-        ("bus_id", ctypes.c_char * 32),
-    ]
-
-
-class _Process(ctypes.Structure):
-    """A row of the process lists of versions 2 and 3, the ones in use since driver 460."""
-
-    _fields_ = [
-        ("pid", ctypes.c_uint),
-        ("memory", ctypes.c_ulonglong),
-        ("gpu_instance", ctypes.c_uint),
-        ("compute_instance", ctypes.c_uint),
-    ]
-
-
-class _NvmlError(Exception):
-    """A call that did not succeed; ``status`` is NVML's number, None where the library lacks the function."""
-
-    def __init__(self, name: str, status: int | None) -> None:
-        super().__init__(name)
-        self.name = name
-        self.status = status
-
-
-class Nvml:
-    """A thin layer over the library: calls that raise, and getters that answer None instead."""
-
-    def __init__(self, path: str) -> None:
-        self._library = ctypes.CDLL(path)
-
-    def call(self, name: str, *arguments: Any) -> None:
-        """Calls a function that answers nothing but its status."""
-        try:
-            function = getattr(self._library, name)
-        except AttributeError:
-            raise _NvmlError(name, None) from None
-        status = int(function(*arguments))
-        if status != SUCCESS:
-            raise _NvmlError(name, status)
-
-    def error_text(self, status: int | None) -> str:
-        """What NVML itself says about a status."""
-        try:
-            function = self._library.nvmlErrorString
-        except AttributeError:
-            return f"status {status}"
-        function.restype = ctypes.c_char_p
-        text = function(ctypes.c_int(status or 0))
-        return f"{text.decode('utf-8', 'replace') if text else 'unknown'} (status {status})"
-
-    def text(self, name: str, *arguments: Any) -> str | None:
-        """A string that the function writes to a buffer given last."""
-        buffer = ctypes.create_string_buffer(128)
-        try:
-            self.call(name, *arguments, buffer, ctypes.c_uint(len(buffer)))
-        except _NvmlError:
-            return None
-        return buffer.value.decode("utf-8", "replace") or None
-
-    def numbers(self, name: str, handle: ctypes.c_void_p, count: int = 1) -> list[int] | None:
-        """Unsigned integers that the function writes through its last pointers."""
-        values = [ctypes.c_uint() for _number in range(count)]
-        try:
-            self.call(name, handle, *[ctypes.byref(value) for value in values])
-        except _NvmlError:
-            return None
-        return [value.value for value in values]
-
-    def number(self, name: str, handle: ctypes.c_void_p) -> int | None:
-        """One unsigned integer."""
-        values = self.numbers(name, handle)
-        return values[0] if values else None
-
-    def switch(self, name: str, handle: ctypes.c_void_p) -> bool | None:
-        """The current one of a (current, pending) pair; a GPU that lacks the thing has it switched off."""
-        current, pending = ctypes.c_uint(), ctypes.c_uint()
-        try:
-            self.call(name, handle, ctypes.byref(current), ctypes.byref(pending))
-        except _NvmlError as error:
-            return False if error.status == NOT_SUPPORTED else None
-        return bool(current.value)
-
-
 def _memory_mib(nvml: Nvml, handle: ctypes.c_void_p) -> int | None:
-    memory = _Memory()
+    memory = Memory()
     try:
         nvml.call("nvmlDeviceGetMemoryInfo", handle, ctypes.byref(memory))
-    except _NvmlError:
+    except NvmlError:
         return None
     return int(memory.total) // _MIB
 
@@ -129,11 +38,11 @@ def _processes(nvml: Nvml, handle: ctypes.c_void_p) -> list[dict[str, int]] | No
     answered = False
     for kind in ("Compute", "Graphics"):
         for version in ("_v3", "_v2"):
-            rows = (_Process * 256)()
+            rows = (Process * 256)()
             count = ctypes.c_uint(len(rows))
             try:
                 nvml.call(f"nvmlDeviceGet{kind}RunningProcesses{version}", handle, ctypes.byref(count), rows)
-            except _NvmlError:
+            except NvmlError:
                 continue
             answered = True
             found.update({row.pid: {"pid": row.pid} for row in rows[: count.value]})
@@ -144,11 +53,13 @@ def _processes(nvml: Nvml, handle: ctypes.c_void_p) -> list[dict[str, int]] | No
 def _mig(nvml: Nvml, handle: ctypes.c_void_p) -> dict[str, Any]:
     enabled = nvml.switch("nvmlDeviceGetMigMode", handle)
     instances = []
-    for index in range((nvml.number("nvmlDeviceGetMaxMigDeviceCount", handle) or 0) if enabled else 0):
+    for index in range(
+        min(nvml.number("nvmlDeviceGetMaxMigDeviceCount", handle) or 0, _MOST_INSTANCES) if enabled else 0
+    ):
         instance = ctypes.c_void_p()
         try:
             nvml.call("nvmlDeviceGetMigDeviceHandleByIndex", handle, ctypes.c_uint(index), ctypes.byref(instance))
-        except _NvmlError:
+        except NvmlError:
             continue  # a slot that holds no instance
         instances.append(
             {
@@ -160,33 +71,43 @@ def _mig(nvml: Nvml, handle: ctypes.c_void_p) -> dict[str, Any]:
     return {"enabled": enabled, "instances": instances}
 
 
+def _total_errors(nvml: Nvml, handle: ctypes.c_void_p, kind: int) -> int | None:
+    return nvml.long("nvmlDeviceGetTotalEccErrors", handle, ctypes.c_uint(kind), ctypes.c_uint(_AGGREGATE))
+
+
 def _ecc(nvml: Nvml, handle: ctypes.c_void_p) -> dict[str, Any]:
-    enabled = nvml.switch("nvmlDeviceGetEccMode", handle)
-    uncorrected = ctypes.c_ulonglong()
+    rows = nvml.numbers("nvmlDeviceGetRemappedRows", handle, 4)
+    names = ("correctable", "uncorrectable", "pending", "failure")
+    remapped: dict[str, Any] | None = dict(zip(names, rows)) if rows else None
+    if remapped:
+        remapped.update(pending=bool(remapped["pending"]), failure=bool(remapped["failure"]))
+    return {
+        "enabled": nvml.switch("nvmlDeviceGetEccMode", handle),
+        "uncorrected": _total_errors(nvml, handle, _UNCORRECTED),
+        "corrected": _total_errors(nvml, handle, _CORRECTED),
+        "remapped_rows": remapped,
+    }
+
+
+def _place(nvml: Nvml, handle: ctypes.c_void_p) -> dict[str, Any]:
+    info = PciInfo()
     try:
-        nvml.call(
-            "nvmlDeviceGetTotalEccErrors",
-            handle,
-            ctypes.c_uint(_UNCORRECTED),
-            ctypes.c_uint(_AGGREGATE),
-            ctypes.byref(uncorrected),
-        )
-    except _NvmlError:
-        return {"enabled": enabled, "uncorrected": None}
-    return {"enabled": enabled, "uncorrected": int(uncorrected.value)}
+        nvml.call("nvmlDeviceGetPciInfo_v3", handle, ctypes.byref(info))
+    except NvmlError:
+        return {"pci_address": None, "pci_device_id": None}  # the GPU of a Jetson is on no bus
+    # As sysfs writes it; a GPU is always function 0 of its device.
+    address = f"{info.domain:04x}:{info.bus:02x}:{info.device:02x}.0"
+    return {"pci_address": address, "pci_device_id": info.pci_device_id >> 16}
 
 
 def _device(nvml: Nvml, index: int) -> dict[str, Any]:
     handle = ctypes.c_void_p()
     nvml.call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
-    info = _PciInfo()
-    nvml.call("nvmlDeviceGetPciInfo_v3", handle, ctypes.byref(info))
     capability = nvml.numbers("nvmlDeviceGetCudaComputeCapability", handle, 2)
+    persistence = nvml.number("nvmlDeviceGetPersistenceMode", handle)
     return {
         "index": index,
-        # As sysfs writes it; a GPU is always function 0 of its device.
-        "pci_address": f"{info.domain:04x}:{info.bus:02x}:{info.device:02x}.0",
-        "pci_device_id": info.pci_device_id >> 16,
+        **_place(nvml, handle),
         "name": nvml.text("nvmlDeviceGetName", handle),
         "uuid": nvml.text("nvmlDeviceGetUUID", handle),
         "compute_capability": f"{capability[0]}.{capability[1]}" if capability else None,
@@ -199,11 +120,13 @@ def _device(nvml: Nvml, index: int) -> dict[str, Any]:
             "width": nvml.number("nvmlDeviceGetCurrPcieLinkWidth", handle),
             "width_max": nvml.number("nvmlDeviceGetMaxPcieLinkWidth", handle),
         },
+        "persistence": None if persistence is None else bool(persistence),
+        "virtualization_mode": nvml.number("nvmlDeviceGetVirtualizationMode", handle),
         "processes": _processes(nvml, handle),
     }
 
 
-def _error(nvml: Nvml, error: _NvmlError, where: str) -> dict[str, Any]:
+def _error(nvml: Nvml, error: NvmlError, where: str) -> dict[str, Any]:
     code = _ERROR_CODES.get(error.status or 0, "GF-NVML-ERROR")
     return {"kind": "error", "code": code, "message": f"{where}: {error.name}: {nvml.error_text(error.status)}"}
 
@@ -217,12 +140,12 @@ def records(path: str) -> Iterator[dict[str, Any]]:
         return
     try:
         nvml.call("nvmlInit_v2")
-    except _NvmlError as error:
+    except NvmlError as error:
         yield _error(nvml, error, "NVML does not start")
         return
     cuda, count = ctypes.c_int(), ctypes.c_uint()
     # A library older than CUDA 10.1 lacks it; the table of driver branches answers instead.
-    with contextlib.suppress(_NvmlError):
+    with contextlib.suppress(NvmlError):
         nvml.call("nvmlSystemGetCudaDriverVersion_v2", ctypes.byref(cuda))
     number = cuda.value
     yield {
@@ -232,10 +155,13 @@ def records(path: str) -> Iterator[dict[str, Any]]:
     }
     try:
         nvml.call("nvmlDeviceGetCount_v2", ctypes.byref(count))
-    except _NvmlError as error:
+    except NvmlError as error:
         yield _error(nvml, error, "NVML does not count its GPUs")
-    for index in range(count.value):
+    if count.value > MOST_GPUS:
+        message = f"NVML counts {count.value} GPUs; only the first {MOST_GPUS} were looked at"
+        yield {"kind": "error", "code": "GF-NVML-ABSURD", "message": message}
+    for index in range(min(count.value, MOST_GPUS)):
         try:
             yield {"kind": "device", **_device(nvml, index)}
-        except _NvmlError as error:
+        except NvmlError as error:
             yield _error(nvml, error, f"GPU {index}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.stack.plugins.module_utils import driver, gpu_usage, kernel, pci
+from ansible_collections.gpufleet.stack.plugins.module_utils import driver, driver_packages, gpu_usage, kernel, pci
 
 RELEASE = "6.1.0-47-amd64"
 OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (dvs@U22)  Tue Sep 23\n"
@@ -33,8 +33,13 @@ def package(root: Path, name: str, version: str, maintainer: str = DEBIAN) -> No
     write(root, "var/lib/dpkg/status", before + fields)
 
 
+def node(root: Path, virtualization: str = "bare", gpus: int = 1) -> driver.Node:
+    about = {**kernel.facts(str(root)), "release": RELEASE}
+    return driver.Node(str(root), about, virtualization, [GPU] * gpus, driver_packages.installed(str(root)))
+
+
 def facts(root: Path, virtualization: str = "bare", gpus: int = 1, **system: Any) -> dict[str, Any]:
-    return driver.facts(str(root), RELEASE, virtualization, [GPU] * gpus, system)
+    return driver.facts(node(root, virtualization, gpus), system)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,8 @@ def test_loaded_by_the_modules_own_version(tmp_path: Path) -> None:
 
 def test_nothing_is_installed(tmp_path: Path) -> None:
     found = facts(tmp_path)
-    assert {key: value for key, value in found.items() if value is not None} == {"mismatch": False}
+    dkms = {"version": None, "state": None}
+    assert {key: value for key, value in found.items() if value is not None} == {"mismatch": False, "dkms": dkms}
 
 
 @pytest.mark.parametrize(("licence", "flavour"), [("NVIDIA", "proprietary"), ("Dual MIT/GPL", "open")])
@@ -142,7 +148,7 @@ def test_nvml_knows_the_cuda_version_best(tmp_path: Path) -> None:
     ("bound", "competitor"), [("nouveau", "nouveau"), ("NovaCore", "nova_core"), ("nvidia", None), ("vfio-pci", None)]
 )
 def test_competitor_that_is_bound(tmp_path: Path, bound: str, competitor: str | None) -> None:
-    found = driver.facts(str(tmp_path), RELEASE, "bare", [GPU._replace(driver=bound)], {})
+    found = driver.facts(node(tmp_path)._replace(gpus=[GPU._replace(driver=bound)]), {})
     assert found["competitor"] == competitor
 
 
@@ -180,22 +186,16 @@ def process(root: Path, pid: int, name: str, device: str | None = None) -> None:
 
 
 def test_busy_is_who_holds_a_device_and_is_no_service(tmp_path: Path) -> None:
-    process(tmp_path, 7, "python", "/dev/nvidia0")
+    process(tmp_path, 7, "pyth\x1b[31mon", "/dev/nvidia0")
     process(tmp_path, 8, "bash")
     process(tmp_path, 9, "nvidia-persiste", "/dev/nvidiactl")
-    assert gpu_usage.busy(str(tmp_path), True, []) == [{"pid": 7, "name": "python"}]
-    assert gpu_usage.busy(str(tmp_path), False, []) == []
-    assert gpu_usage.busy(str(tmp_path), False, [8]) == [{"pid": 8, "name": "bash"}]
-
-
-def test_fabric_manager(tmp_path: Path) -> None:
-    package(tmp_path, "nvidia-fabricmanager-580", "580.95.05-1")
-    process(tmp_path, 8, "bash")
-    expected = {"nvswitches": 4, "manager_version": "580.95.05", "manager_active": False}
-    assert gpu_usage.fabric(str(tmp_path), 4) == expected
-    process(tmp_path, 9, "nv-fabricmanage")
-    assert gpu_usage.fabric(str(tmp_path), 4) == {**expected, "manager_active": True}
-    assert gpu_usage.fabric(str(tmp_path), 0)["manager_active"] is None
+    write(tmp_path, "proc/10/comm", "nv-fabricmanage\n")  # of another user: its files can't be seen
+    seen = gpu_usage.look(str(tmp_path), True)
+    assert seen == ([7, 9], {"nvidia-persiste", "nv-fabricmanage"})
+    assert gpu_usage.busy(str(tmp_path), seen.holders, []) == [{"pid": 7, "name": "pyth\ufffd[31mon"}]
+    assert gpu_usage.look(str(tmp_path), False) == ([], frozenset())
+    assert gpu_usage.busy(str(tmp_path), [], [8]) == [{"pid": 8, "name": "bash"}]
+    assert gpu_usage.look(str(tmp_path / "nowhere"), True).services is None
 
 
 @pytest.mark.parametrize(
@@ -229,6 +229,6 @@ def test_headers(tmp_path: Path) -> None:
     write(tmp_path, "proc/sys/kernel/osrelease", RELEASE + "\n")
     write(tmp_path, "lib/modules/6.1.0-99-amd64/build/Makefile")
     write(tmp_path, f"lib/modules/{RELEASE}/modules.dep")
-    assert kernel.facts(str(tmp_path)) == {"release": RELEASE, "headers": False, "secure_boot": None}
+    assert (kernel.facts(str(tmp_path))["release"], kernel.facts(str(tmp_path))["headers"]) == (RELEASE, False)
     write(tmp_path, f"lib/modules/{RELEASE}/build/Makefile")
     assert kernel.facts(str(tmp_path))["headers"] is True

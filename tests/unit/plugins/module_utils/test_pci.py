@@ -70,3 +70,27 @@ def test_numa_node(tmp_path: Path, text: str, node: int | None) -> None:
 def test_a_device_that_vanishes_is_left_out(tmp_path: Path) -> None:
     add(tmp_path, device="")
     assert pci.scan(str(tmp_path)).gpus == []
+
+
+@pytest.mark.parametrize(
+    ("driver", "kept"),
+    [("vfio-pci", True), ("nvgrace-gpu-vfio-pci", True), ("pci-stub", True), ("nvidia", False), (None, False)],
+)
+def test_passthrough(tmp_path: Path, driver: str | None, kept: bool) -> None:
+    add(tmp_path)
+    if driver:
+        (tmp_path / "sys/bus/pci/devices/0000:3b:00.0/driver").symlink_to(f"../../../../bus/pci/drivers/{driver}")
+    assert pci.scan(str(tmp_path)).gpus[0].passthrough is kept
+
+
+def test_a_virtual_function_is_no_gpu_of_the_host(tmp_path: Path) -> None:
+    add(tmp_path)
+    add(tmp_path, "0000:3b:00.4")
+    (tmp_path / "sys/bus/pci/devices/0000:3b:00.4/physfn").symlink_to("../0000:3b:00.0")
+    assert [gpu.address for gpu in pci.scan(str(tmp_path)).gpus] == ["0000:3b:00.0"]
+
+
+def test_hostile_driver_name_is_cleaned(tmp_path: Path) -> None:
+    add(tmp_path)
+    (tmp_path / "sys/bus/pci/devices/0000:3b:00.0/driver").symlink_to("drivers/x\x1b[2J")
+    assert pci.scan(str(tmp_path)).gpus[0].driver == "x\ufffd[2J"
