@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible import constants
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import facts_cache
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import RunLocks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.planning import lock_directory, make_plan
 
 
@@ -24,9 +27,11 @@ class ActionModule(ActionBase):
                 "wanted": {"type": "dict", "required": True},
                 "lock_directory": {"type": "str", "default": ""},
                 "state_dir": {"type": "path", "default": "/var/lib/gpufleet"},
+                "facts_directory": {"type": "str", "default": ""},
+                "only_look": {"type": "bool", "default": False},
             }
         )
-        wanted = args["wanted"]
+        wanted, variables = args["wanted"], task_vars or {}
         probe: dict[str, Any] = self._execute_module(
             module_name="gpufleet.stack.stack_probe",
             module_args={
@@ -38,7 +43,23 @@ class ActionModule(ActionBase):
         )
         if probe.get("failed") or probe.get("unreachable"):
             return probe
-        directory = lock_directory(args["lock_directory"], (task_vars or {}).get("inventory_dir"))
-        plan = make_plan(probe, wanted, directory, write_locks=not self._task.check_mode)
+        run = RunLocks(
+            lock_directory(args["lock_directory"], variables.get("inventory_dir")),
+            write=not (self._task.check_mode or args["only_look"]),
+            # Every process of this run has the same one, and Ansible removes it at the end.
+            scratch=constants.DEFAULT_LOCAL_TMP,
+        )
+        plan = make_plan(probe, wanted, run, only_look=args["only_look"])
+        if args["facts_directory"]:
+            _keep(args["facts_directory"], variables["inventory_hostname"], probe, plan)
         result.update(changed=False, plan=plan)
         return result
+
+
+def _keep(directory: str, host: str, probe: dict[str, Any], plan: dict[str, Any]) -> None:
+    """Also in check mode: the cache is the controller's, and holds only what was seen."""
+    try:
+        facts_cache.keep(directory, host, probe)
+    except OSError as error:
+        message = f"the facts are not kept for plans from cached facts: {directory}: {error.strerror}"
+        plan["warnings"].append({"code": "GF-FACTS-UNKEPT", "message": message})

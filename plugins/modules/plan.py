@@ -37,6 +37,20 @@ options:
     description: Directory of the collection's state on the node.
     type: path
     default: /var/lib/gpufleet
+  facts_directory:
+    description:
+      - Directory on the controller that keeps what was found on each node, for M(gpufleet.stack.fleet_plan). Empty keeps none.
+      - It is written in check mode too, as nothing of the node is in it but what was seen.
+    type: str
+    default: ""
+    version_added: 0.1.0
+  only_look:
+    description:
+      - Say that the plan will not be carried out. No lock is then kept, and where the package index does not answer the sizes
+        stay unknown, with a warning in place of a conflict.
+    type: bool
+    default: false
+    version_added: 0.1.0
 """
 
 EXAMPLES = r"""

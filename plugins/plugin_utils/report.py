@@ -12,9 +12,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_names import fold, natural
+
 Row = dict[str, Any]
 
-# Longer lists of nodes are cut, except where something is wrong with them: those names are all needed.
+# Longer lists of nodes are counted as well.
 NAMES_SHOWN = 8
 VALUE_CHARACTERS = 120
 REBOOT_NEEDED = "GF-REBOOT-NEEDED"
@@ -136,11 +138,11 @@ WRONG, REBOOT, UNKNOWN, PLANNED, VERIFIED = range(5)
 def run_summary(nodes: dict[str, Row], check_mode: bool = False) -> list[str]:
     """The end of a run in a few lines: what is wrong first, then what was reached, then what is still to do."""
     outcomes: dict[Outcome, list[str]] = {}
-    for host in sorted(nodes, key=_natural):
+    for host in sorted(nodes, key=natural):
         outcomes.setdefault(_outcome(nodes[host], check_mode), []).append(host)
     lines = []
     for found, hosts in sorted(outcomes.items(), key=lambda item: (item[0].rank, item[1])):
-        lines.append(f"{_names(hosts, all_of_them=found.rank < PLANNED)}: {found.headline}")
+        lines.append(f"{_names(hosts)}: {found.headline}")
         lines += [f"  {detail}" for detail in found.details]
         if found.rank == VERIFIED:
             lines += [f"  {line}" for line in _training_lines([nodes[host]["verdict"] for host in hosts])]
@@ -150,22 +152,8 @@ def run_summary(nodes: dict[str, Row], check_mode: bool = False) -> list[str]:
     return lines
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """node2 before node10."""
-    parts: list[str] = []
-    for character in name:
-        if parts and parts[-1][-1].isdigit() == character.isdigit():
-            parts[-1] += character
-        else:
-            parts.append(character)
-    return [(0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part) for part in parts]
-
-
-def _names(hosts: list[str], all_of_them: bool) -> str:
-    if all_of_them or len(hosts) <= NAMES_SHOWN:
-        return ", ".join(hosts)
-    shown = NAMES_SHOWN - 2
-    return f"{', '.join(hosts[:shown])} and {len(hosts) - shown} more ({len(hosts)} nodes)"
+def _names(hosts: list[str]) -> str:
+    return fold(hosts) if len(hosts) <= NAMES_SHOWN else f"{fold(hosts)} ({len(hosts)} nodes)"
 
 
 def _outcome(node: Row, check_mode: bool) -> Outcome:
@@ -283,15 +271,15 @@ def _use_lines(plan: Row) -> list[str]:
 
 
 def _reboot_lines(nodes: dict[str, Row]) -> list[str]:
-    """reboot needed on: n1, n2 (driver 535 installed, not loaded)"""
+    """reboot needed on: n[1-2] (driver 535 installed, not loaded)"""
     waiting: dict[str, list[str]] = {}
-    for host in sorted(nodes, key=_natural):
+    for host in sorted(nodes, key=natural):
         plan, verdict = nodes[host].get("plan"), nodes[host].get("verdict")
         if plan is None or not plan["ok"] or not _reboot_needed(plan, verdict):
             continue
         waiting.setdefault(str(plan["stages"]["nvidia_driver"].get("version")), []).append(host)
     return [
-        f"reboot needed on: {', '.join(hosts)} (driver {version} installed, not loaded)"
+        f"reboot needed on: {fold(hosts)} (driver {version} installed, not loaded)"
         for version, hosts in waiting.items()
     ]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import locks, planning
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import fleet_locks, locks, planning
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import ROLES
 
 from .factory import facts
@@ -26,6 +26,8 @@ def index(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return locks.Lock(path="x", text=str(requirements), sha256="0" * 64, download_bytes=10, wheels=[WHEEL])
 
     monkeypatch.setattr(locks, "ensure_lock", ensure_lock)
+    monkeypatch.setattr(locks, "uv_version", lambda: "1")
+    monkeypatch.setattr(fleet_locks, "answers", lambda _url: True)
     monkeypatch.setattr(locks, "uv_tool", lambda **_: {"version": "1", "url": "u", "sha256": "s", "size": 1})
     return asked
 
@@ -35,7 +37,8 @@ def probe(*gpus: str, **node: Any) -> dict[str, Any]:
 
 
 def plan(seen: dict[str, Any], tmp_path: Path, **wanted: Any) -> dict[str, Any]:
-    return planning.make_plan(copy.deepcopy(seen), wanted, str(tmp_path), write_locks=True)
+    run = fleet_locks.RunLocks(str(tmp_path), write=True)
+    return planning.make_plan(copy.deepcopy(seen), wanted, run)
 
 
 def with_receipts(seen: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +95,7 @@ def test_an_environment_lies_where_its_lock_and_interpreter_say(
         return str(plan(probe(**node), tmp_path)["stages"]["pytorch"]["environments"][0]["path"])
 
     first = path()
-    assert first.startswith("/opt/gpufleet/envs/default/2.0.1-cu117-py311-")
+    assert first.startswith("/opt/gpufleet/envs/default/2.0.1-cpu-py311-")
     assert path() == first
     monkeypatch.setattr(locks, "ensure_lock", lambda *_, **__: locks.Lock("x", "t", "1" * 64, 10, [WHEEL]))
     assert path() != first
@@ -128,8 +131,27 @@ def test_an_index_that_does_not_answer_is_a_conflict_of_the_plan(
     made = plan(probe(), tmp_path)
     assert made["ok"] is False
     assert made["conflicts"] == [
-        {"code": "GF-INDEX-UNREACHABLE", "message": "no answer", "because": ["it is down"], "fixes": ["try again"]}
+        {
+            "code": "GF-INDEX-UNREACHABLE",
+            "message": "no answer",
+            "because": ["it is down"],
+            "fixes": [],
+            "advice": ["try again"],
+        }
     ]
+
+
+def test_a_size_that_the_catalog_corrects_and_a_reboot_are_no_other_plan() -> None:
+    stage = {"packages": ["a"], "disk_mib": 5, "reboot": True, "environments": [{"name": "x", "disk_mib": 1}]}
+    other = {"packages": ["a"], "disk_mib": 6, "reboot": False, "environments": [{"name": "x", "disk_mib": None}]}
+    assert planning.stage_digest(stage) == planning.stage_digest(other)
+    assert planning.stage_digest(stage) != planning.stage_digest({**stage, "packages": ["b"]})
+
+
+def test_an_overlay_of_the_catalog_that_cannot_be_read_is_a_conflict(tmp_path: Path) -> None:
+    made = plan(probe(), tmp_path, gpufleet_catalog_overlay=str(tmp_path / "nowhere.yml"))
+    assert [conflict["code"] for conflict in made["conflicts"]] == ["GF-CATALOG-OVERLAY"]
+    assert made["stages"] == {}
 
 
 def test_locks_lie_where_they_are_wanted_or_beside_the_inventory(

@@ -1,0 +1,75 @@
+#!/usr/bin/python
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fleet_plan
+short_description: Tells the plans of all nodes of a play as one table
+description:
+  - Folds nodes with the same decision together, and tells every conflict and every note once, with all its nodes.
+  - With O(facts=live) it reads the plan that M(gpufleet.stack.plan) made of each node of the play, from C(gpufleet_plan).
+    With O(facts=cached) it makes the plans itself, from the facts that the controller kept, and contacts no node.
+  - This is an action plugin that works on the controller only; use it with C(run_once). Nothing on a node changes.
+version_added: 0.1.0
+author:
+  - gpufleet contributors (@gpufleet)
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: none
+options:
+  facts:
+    description: Where the plans come from.
+    type: str
+    choices: [live, cached]
+    default: live
+  facts_directory:
+    description: Directory on the controller that keeps the facts, as O(gpufleet.stack.plan#module:facts_directory).
+    type: str
+    default: ~/.cache/gpufleet/facts
+  lock_directory:
+    description: Directory on the controller where locks are kept. Used with O(facts=cached); none is written.
+    type: str
+    default: ""
+  json:
+    description: File on the controller that the plans are written to, after docs/plan-schema.json. Empty writes none.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Plan from the facts at hand
+  gpufleet.stack.fleet_plan:
+    facts: cached
+    json: plan.json
+  register: result
+  run_once: true
+
+- name: Show the plan
+  ansible.builtin.debug:
+    msg: "{{ result.text }}"
+  run_once: true
+"""
+
+RETURN = r"""
+ok:
+  description: Whether no node has a conflict.
+  returned: success
+  type: bool
+text:
+  description: The table, ASCII without colours.
+  returned: success
+  type: str
+conflicts:
+  description: Code and nodes of each conflict.
+  returned: success
+  type: list
+  elements: str
+  sample: ["GF-TORCH-NO-BUILD on gpu[01-12,14]"]
+"""

@@ -1,0 +1,150 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filling a plan's stages with the wheels of their locks. Private to the collection.
+
+Where the index of a special build does not answer and the package index has a build that serves the node as well, that
+one is taken, with a warning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import RunLocks
+
+Row = dict[str, Any]
+UNREACHABLE = "GF-INDEX-UNREACHABLE"
+UNKNOWN = "the package index does not answer, so what is there cannot be compared with it"
+NO_LOCK: Row = {"text": "", "sha256": "", "download_bytes": None}
+NO_WHEEL: Row = {"name": None, "version": None, "url": None, "sha256": None, "size": None}
+# What another build changes of an environment, and of what verify expects of it.
+BUILD_KEYS = ("variant", "cuda", "cudnn", "torch_version", "requirements", "torch_index_url", "disk_mib")
+PROOF_KEYS = ("torch_version", "cuda", "cudnn")
+
+
+def lock_stages(plan: Row, node: Row, run: RunLocks, only_look: bool = False) -> list[str]:
+    """Fill in what only the index knows: each wheel's address, size and SHA-256; from the lock where there is one.
+
+    :param only_look: an index that does not answer is a warning; the answer names the roles whose wheels stay unknown.
+    """
+    stages, platform = plan["stages"], {"architecture": node["architecture"], "glibc": node["glibc"]}
+    unknown = []
+    for role, fill in (("pytorch", _fill_pytorch), ("cudnn", _fill_cudnn)):
+        try:
+            fill(plan, platform, run)
+        except GpufleetError as error:
+            if not only_look or error.code != UNREACHABLE:
+                raise
+            _leave_unknown(stages[role])
+            unknown.append(role)
+            # Without what uv says about it, which ends the same message in a run.
+            what = error.message.partition("): ")[0] + (")" if "): " in error.message else "")
+            warning = {"code": error.code, "message": f"{what}: sizes are unknown, and a run would stop here"}
+            if warning not in plan["warnings"]:
+                plan["warnings"].append(warning)
+    return unknown
+
+
+def _fill_pytorch(plan: Row, platform: Row, run: RunLocks) -> None:
+    stage = plan["stages"]["pytorch"]
+    environments = stage.get("environments", [])
+    for environment in environments:
+        lock = _environment_lock(plan, environment, platform, run)
+        environment["lock"] = {"text": lock.text, "sha256": lock.sha256, "download_bytes": lock.download_bytes}
+        environment["path"] = _environment_path(environment)
+    if environments:
+        stage["uv"] = run.uv(index_url=environments[0]["index_url"] or None, **platform)
+
+
+def _fill_cudnn(plan: Row, platform: Row, run: RunLocks) -> None:
+    for cudnn in plan["stages"]["cudnn"]["cudnns"]:
+        requirement = cudnn["requirement"]
+        lock = run.lock(
+            requirements=[requirement],
+            python=plan["stages"]["python"]["version"],
+            name=requirement.replace("==", "-"),
+            index_url=cudnn["index_url"] or None,
+            **platform,
+        )
+        cudnn["wheel"] = next(wheel for wheel in lock.wheels if wheel["name"] == requirement.split("==")[0])
+
+
+def _leave_unknown(stage: Row) -> None:
+    for environment in stage.get("environments", []):
+        environment.pop("instead", None)
+        environment.setdefault("lock", dict(NO_LOCK))
+        environment.setdefault("path", "")
+    if "environments" in stage:
+        stage.setdefault("uv", dict(NO_WHEEL))
+    for cudnn in stage.get("cudnns", []):
+        cudnn.setdefault("wheel", dict(NO_WHEEL))
+
+
+def _environment_lock(plan: Row, environment: Row, platform: Row, run: RunLocks) -> Any:
+    instead = environment.pop("instead", None)
+    wish = _wish(environment, platform)
+    if not instead or run.kept(**wish) is not None:
+        return run.lock(**wish)
+    # The other build's lock lies there already: an earlier run took it, and the nodes have it.
+    if run.kept(**_wish({**environment, **_build(instead)}, platform)) is not None:
+        _take(plan, environment, instead, "its lock is kept already")
+    elif not run.reachable(environment["torch_index_url"]):
+        _take(plan, environment, instead, f"{environment['torch_index_url']} does not answer")
+    else:
+        try:
+            return run.lock(**wish)
+        except GpufleetError as error:
+            if error.code != UNREACHABLE:
+                raise
+            _take(plan, environment, instead, f"{environment['torch_index_url']} does not answer")
+    return run.lock(**_wish(environment, platform))
+
+
+def _build(instead: Row) -> Row:
+    return {key: instead[key] for key in BUILD_KEYS}
+
+
+def _take(plan: Row, environment: Row, instead: Row, why: str) -> None:
+    """Put the package index's build in the place of the first choice, in every stage that speaks of it."""
+    name, first, address = environment["name"], environment["torch_version"], environment["torch_index_url"]
+    environment.update(_build(instead))
+    stages = plan["stages"]
+    for proof in stages["verify"]["environments"]:
+        if proof["name"] == name:
+            proof.update({key: instead[key] for key in PROOF_KEYS})
+    taken = f"torch {instead['torch_version']} ({instead['variant']}) of the package index"
+    # The resolver says so where the two differ in what they serve.
+    why += f", and {instead['why']}" if instead.get("why") else ""
+    stages["pytorch"]["why"].append(f"{name}: {taken} instead, as {why}")
+    plan["warnings"].append(
+        {
+            "code": "GF-INDEX-FALLBACK",
+            "message": f"environment {name} gets {taken}, not {first}: {why}; to get {first}, make "
+            f"{address} reachable from the controller (https_proxy) or name a mirror of it (pytorch_index in "
+            "gpufleet_catalog_overlay), and remove the other lock from gpufleet_lock_directory",
+        }
+    )
+
+
+def _wish(environment: Row, platform: Row) -> Row:
+    return {
+        "requirements": environment["requirements"],
+        "python": environment["python"],
+        "name": f"{environment['name']}-torch{environment['torch']}-{environment['variant']}",
+        "index_url": environment["index_url"] or None,
+        "extra_index_url": environment["torch_index_url"] or None,
+        **platform,
+    }
+
+
+def _environment_path(environment: Row) -> str:
+    """The versioned directory: another lock or another interpreter is another directory."""
+    made_of = f"{environment['lock']['sha256']} {environment['interpreter']}"
+    digest = hashlib.sha256(made_of.encode()).hexdigest()[:8]
+    python = environment["python"].replace(".", "")
+    directory = os.path.dirname(environment["link"])
+    return f"{directory}/{environment['torch']}-{environment['variant']}-py{python}-{digest}"

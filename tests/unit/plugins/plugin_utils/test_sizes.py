@@ -1,0 +1,63 @@
+"""What a plan downloads and what it takes of the disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import sizes
+
+
+def plan(**facts: Any) -> dict[str, Any]:
+    environment = {"name": "default", "path": "/e", "disk_mib": 4000, "lock": {"download_bytes": 2_000_000_000}}
+    cudnn = {"version": "8.9", "path": "/c", "disk_mib": None, "wheel": {"size": 100 * sizes.MIB}}
+    stages = {
+        "nvidia_driver": {"needed": True, "version": "535", "download_mib": 10, "disk_mib": 30},
+        "cuda_toolkit": {"needed": True, "toolkits": [{"version": "11.8"}], "download_mib": 20, "disk_mib": 50},
+        "cudnn": {"needed": True, "cudnns": [cudnn]},
+        "pytorch": {"needed": True, "environments": [environment]},
+    }
+    found = {"gpu": {"driver": {"installed_version": None}}, "cuda": {"torch": [], "cudnn": [], "toolkits": []}}
+    return {"stages": stages, "facts": {**found, **facts}}
+
+
+def total(made: dict[str, Any]) -> dict[str, Any]:
+    return sizes.total(sizes.parts(made))
+
+
+def test_everything_that_is_needed_is_counted() -> None:
+    assert total(plan()) == {
+        "download_bytes": 2_000_000_000 + 130 * sizes.MIB,
+        "download_complete": True,
+        "disk_mib": 4000 + 200 + 30 + 50,
+        "disk_complete": True,
+        "disk_estimated": True,
+    }
+
+
+def test_what_is_there_is_not_fetched_again() -> None:
+    cuda = {"torch": [{"path": "/e"}], "cudnn": [{"path": "/c"}], "toolkits": [{"version": "11.8.0"}]}
+    made = plan(gpu={"driver": {"installed_version": "535.1"}}, cuda=cuda)
+    assert sizes.parts(made) == []
+    made["facts"]["cuda"]["toolkits"] = [{"version": "12.0"}, {"version": None}]
+    assert [part.name for part in sizes.parts(made)] == ["CUDA toolkit"]
+
+
+def test_what_is_not_needed_is_not_fetched() -> None:
+    made = plan()
+    for stage in made["stages"].values():
+        stage["needed"] = False
+    assert total(made)["download_bytes"] == 0
+
+
+def test_an_unknown_size_makes_the_sum_a_least_one() -> None:
+    made = plan()
+    made["stages"]["pytorch"]["environments"][0].update(disk_mib=None, lock={"download_bytes": None})
+    made["stages"]["nvidia_driver"].update(download_mib=None)
+    size = total(made)
+    assert (size["download_bytes"], size["download_complete"]) == (120 * sizes.MIB, False)
+    assert (size["disk_mib"], size["disk_complete"]) == (280, False)
+
+
+def test_a_disk_size_that_nobody_knows_is_twice_the_download() -> None:
+    part = sizes.environment_part({"name": "x", "disk_mib": None, "lock": {"download_bytes": 10 * sizes.MIB}})
+    assert (part.disk_mib, part.estimated) == (20, True)
