@@ -31,6 +31,8 @@ Parts = list[tuple[pathlib.Path, str, Any]]
 
 _CAUSE = "a row of gpufleet_catalog_overlay does not have the form that the catalog's own rows have"
 _MEND = "correct that row; docs/catalog.md describes every field, its section Overlay has an example"
+# Single values that a site may replace: where its mirror is.
+ADDRESSES = ("torch.pytorch_index", "repository.base")
 # More would hide the first one, which is often the cause of the others.
 _SHOWN = 5
 
@@ -82,8 +84,13 @@ def merge(shipped: Catalog, parts: Parts) -> Catalog:
 
 def _merge_list(catalog: Catalog, file: pathlib.Path, place: str, rows: Any) -> None:
     name, list_name = place.split(".", 1)
+    if place in ADDRESSES:
+        if not isinstance(rows, str) or not rows.startswith(("https://", "http://", "file:///")):
+            raise _error(f"{file}: {place} is no address (https://...)")
+        catalog[name][list_name] = rows.rstrip("/")
+        return
     if place not in TABLES:
-        known = [each.split(".")[1] for each in TABLES if each.startswith(f"{name}.")]
+        known = [each.split(".")[1] for each in (*TABLES, *ADDRESSES) if each.startswith(f"{name}.")]
         raise _error(f"{file}: {place} is no list of the catalog ({name} has {', '.join(known)})")
     if place != "torch.builds":
         _merge_rows(file, place, catalog[name][list_name], rows)

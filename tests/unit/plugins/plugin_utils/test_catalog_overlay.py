@@ -91,6 +91,20 @@ distro:
     assert [row["name"] for row in rows].index("Kylin") == [row["name"] for row in rows].index("MacOSX") - 1
 
 
+def test_the_address_of_a_mirror(overlay: Any) -> None:
+    content = overlay(
+        "torch: {pytorch_index: 'https://mirror.example/whl/'}\nrepository: {base: 'https://mirror.example/cuda'}"
+    )
+    assert content["torch"]["pytorch_index"] == "https://mirror.example/whl"
+    assert content["repository"]["base"] == "https://mirror.example/cuda"
+
+
+@pytest.mark.parametrize("address", ["3", "mirror.example", "[https://a]"])
+def test_an_address_that_is_none_is_refused(overlay: Any, address: str) -> None:
+    with pytest.raises(GpufleetError, match=r"torch\.pytorch_index is no address"):
+        overlay(f"torch: {{pytorch_index: {address}}}")
+
+
 def test_a_directory_of_files_with_the_catalogs_names(tmp_path: pathlib.Path) -> None:
     (tmp_path / "driver.yml").write_text('branches: [{branch: "470", type: null, source: us}]', encoding="utf-8")
     (tmp_path / "gpu.yml").write_text('chips: [{chip: GB112, first_branch: "595", source: us}]', encoding="utf-8")
