@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import nvml_check
@@ -143,17 +144,24 @@ def _ending(early: str | None, ended: bool, status: int | None, timeout: float, 
     return {"code": "GF-NVML-CRASH", "message": f"NVML's process ended with {how}; {known} GPUs had answered"}
 
 
-def ask(library: str = LIBRARY, timeout: float = 5.0) -> Answer:
-    """Asks NVML everything at once and returns within ``timeout``, whatever the driver does."""
+def start(library: str = LIBRARY, timeout: float = 5.0) -> Callable[[], Answer]:
+    """Asks NVML everything at once, in a process of its own; call what is returned for the answer.
+
+    The answer is there within ``timeout`` seconds from now, whatever the driver does.
+    """
     deadline = time.monotonic() + timeout
-    # What is left at the end is for seeing the child die.
-    patience = min(0.25, timeout / 10)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
         _child(writer, library)
     os.close(writer)
+    return lambda: _answer(child, reader, deadline, timeout)
+
+
+def _answer(child: int, reader: int, deadline: float, timeout: float) -> Answer:
+    # What is left at the end is for seeing the child die.
+    patience = min(0.25, timeout / 10)
     try:
         output, early = _read(reader, deadline - patience)
     finally:
@@ -164,6 +172,11 @@ def ask(library: str = LIBRARY, timeout: float = 5.0) -> Answer:
     answer, ended = _parse(output)
     problem = _ending(early, ended, status, timeout, len(answer.devices))
     return answer._replace(errors=answer.errors + ([problem] if problem else []))
+
+
+def ask(library: str = LIBRARY, timeout: float = 5.0) -> Answer:
+    """Asks NVML and waits for its answer."""
+    return start(library, timeout)()
 
 
 def recorded(sysroot: str) -> Answer | None:
