@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,8 @@ class World:
     def settings(self, *more: Path, playbook: str = "site.yml", cmdline: str = "", **variables: Any) -> dict[str, Any]:
         """The arguments of ansible_runner for one run."""
         return {
-            "private_data_dir": str(self.work),
+            # A folder for each run: ansible-runner would take up what a former one left there, such as --check.
+            "private_data_dir": tempfile.mkdtemp(dir=self.work),
             "project_dir": str(ROOT),
             "playbook": str(ROOT / playbook),
             "inventory": [*self.inventory, *map(str, more)],
