@@ -24,7 +24,9 @@ def collect(sysroot: str = "/", prefix: str = "/opt/gpufleet") -> dict[str, Any]
     :param prefix: where the collection installs, as the node sees it.
     """
     node, prefix = Sysroot(sysroot), prefix.rstrip("/")
-    installed = packages.installed_versions(None, sysroot)
+    # rpm has to be started to be asked, so it is asked only where there is something to ask for.
+    ask = bool(node.listing("/usr/local", "cuda-*")) or cudnn_copies.in_system(node)
+    installed = packages.installed_versions(None, sysroot) if ask else packages.versions_on_file(sysroot)
     environment = shell_variables.read(node)
     toolkits = cuda_toolkits.find(node, prefix, installed)
     torches = torch_installs.find(node, prefix)

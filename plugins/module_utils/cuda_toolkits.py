@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import re
 from typing import Any
@@ -15,6 +14,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.sysroot import Sysr
 
 DEFAULT_LINK = "/usr/local/cuda"
 DEBIAN_DIRS = ("/usr/lib/cuda", "/usr/lib/nvidia-cuda-toolkit")
+_HEAD = 64 * 1024  # of cuda.h, a megabyte that names its version on the first pages
 DEBIAN_PACKAGE = "nvidia-cuda-toolkit"
 
 
@@ -35,7 +35,7 @@ def _from_header(sysroot: Sysroot, path: str) -> str | None:
     headers = [path + "/include/cuda.h"]
     headers += [target + "/include/cuda.h" for target in sysroot.listing(path + "/targets")]
     for header in headers:
-        match = re.search(r"^#define CUDA_VERSION (\d+)", sysroot.text(header) or "", re.MULTILINE)
+        match = re.search(r"^#define CUDA_VERSION (\d+)", sysroot.text(header, _HEAD) or "", re.MULTILINE)
         if match:
             number = int(match.group(1))
             return f"{number // 1000}.{number % 1000 // 10}"
@@ -46,8 +46,10 @@ def _from_nvcc(sysroot: Sysroot, nvcc: str | None) -> str | None:
     """``nvcc --version`` prints a text that stands in its file."""
     if nvcc is None:
         return None
+    import mmap  # seldom: other files tell it first
+
     try:
-        path = sysroot.below(sysroot.real(nvcc))
+        path = sysroot.place(nvcc)
         with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             match = re.search(rb"release (\d+\.\d+), V(\d+\.\d+\.\d+)", data)
             return match.group(1).decode() if match else None

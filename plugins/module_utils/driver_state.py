@@ -8,13 +8,12 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Callable, List, Tuple
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 # Runs a command, gives (status, stdout, stderr). An alias is evaluated when it is read, so typing's names (3.8).
-Run = Callable[[list[str]], tuple[int, str, str]]
+Run = Callable[[List[str]], Tuple[int, str, str]]
 
 MODULE_FILE = re.compile(r"^nvidia(-current|-current-open|-open|-tesla[\w.-]*)?\.ko(\.(xz|zst|gz))?$")
 LIBRARY_FOLDERS = ("usr/lib/*-linux-gnu", "usr/lib/*-linux-gnu/nvidia/*", "usr/lib64", "usr/lib")

@@ -5,123 +5,24 @@
 
 from __future__ import annotations
 
-import ctypes
-import glob
+import json
 import os
-import platform
-import re
-import shlex
-import shutil
-import subprocess
 from typing import Any
 
-from ansible_collections.gpufleet.stack.plugins.module_utils import kernel, packages
-from ansible_collections.gpufleet.stack.plugins.module_utils.pci import read_text
+from ansible_collections.gpufleet.stack.plugins.module_utils import (
+    kernel,
+    node_distribution,
+    node_pythons,
+    node_system,
+    packages,
+)
+from ansible_collections.gpufleet.stack.plugins.module_utils.sysroot import Sysroot
 
-_PYTHON = re.compile(r"^python(3\.\d+)$")
+SCHEMA = 2  # of what the probe answers; cached facts of another one are not used
+RECORD = "/.gpufleet/node.json"  # on a recorded node: what no file told
+# What the recorder writes down, since it comes from the running system and not from files.
+RECORDED = ("architecture", "glibc", "root", "prefix")
 _INITRAMFS_TOOLS = ("update-initramfs", "dracut", "mkinitrd")
-_TOOL_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
-
-
-def os_release(root: str = "/") -> dict[str, str]:
-    """The fields of os-release; empty where there is none."""
-    text = read_text(os.path.join(root, "etc/os-release")) or read_text(os.path.join(root, "usr/lib/os-release")) or ""
-    fields = {}
-    for line in text.splitlines():
-        key, separator, value = line.partition("=")
-        if separator and not key.startswith("#"):
-            try:
-                fields[key.strip()] = "".join(shlex.split(value))
-            except ValueError:
-                fields[key.strip()] = value.strip()  # an unbalanced quote
-    return fields
-
-
-# Names as Ansible gives them, so that a reader meets one spelling.
-_NAMES = {
-    "debian": "Debian",
-    "ubuntu": "Ubuntu",
-    "rhel": "RedHat",
-    "rocky": "Rocky",
-    "almalinux": "AlmaLinux",
-    "centos": "CentOS",
-    "fedora": "Fedora",
-    "ol": "OracleLinux",
-    "amzn": "Amazon",
-    "sles": "SLES",
-}
-
-
-def distribution(fields: dict[str, str]) -> tuple[str | None, str | None, str | None]:
-    """Name, version and codename out of os-release; a rolling release has no version."""
-    identifier = fields.get("ID", "")
-    name = _NAMES.get(identifier) or fields.get("NAME") or None
-    return name, fields.get("VERSION_ID") or None, fields.get("VERSION_CODENAME") or None
-
-
-def package_manager(fields: dict[str, str], path: str = _TOOL_PATH) -> str | None:
-    """The one that belongs to the distribution; a tool of another family may stand beside it."""
-    family = f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".split()
-    order = ["dnf", "apt"] if {"rhel", "fedora", "centos", "amzn"} & set(family) else ["apt", "dnf"]
-    programs = {"apt": "apt-get", "dnf": "dnf"}
-    return next((name for name in order if shutil.which(programs[name], path=path)), None)
-
-
-def glibc() -> str | None:
-    """The version of the running C library; None where it is another library than glibc."""
-    try:
-        function = ctypes.CDLL(None).gnu_get_libc_version
-    except (OSError, AttributeError):
-        return None
-    function.restype = ctypes.c_char_p
-    version: bytes = function()
-    return version.decode()
-
-
-def _asked(path: str) -> str | None:
-    """The full version that an interpreter prints; without site, it starts in 10 ms."""
-    try:
-        result = subprocess.run(  # pylint: disable=ansible-bad-function
-            [path, "-V"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=2,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = re.match(rb"Python (3\.\d+\.\d+)", result.stdout)
-    return match.group(1).decode() if match and result.returncode == 0 else None
-
-
-def _interpreters() -> list[tuple[str, str]]:
-    """Paths of Pythons with who provided them."""
-    places = [("/usr/bin/python3.*", "distribution"), ("/usr/local/bin/python3.*", "installed")]
-    places.append(("/opt/*/bin/python3.*", "installed"))
-    return [(path, provider) for pattern, provider in places for path in sorted(glob.glob(pattern))]
-
-
-def pythons() -> list[dict[str, str]]:
-    """Every CPython 3 to be found; one whose version can't be told is left out."""
-    installed = packages.installed_versions([f"python3.{minor}-minimal" for minor in range(8, 20)]) if _apt() else {}
-    found = []
-    for path, provider in _interpreters():
-        match = _PYTHON.match(os.path.basename(path))
-        if not match or not os.access(path, os.X_OK):
-            continue
-        packaged = re.match(r"(?:\d+:)?(3\.\d+\.\d+)", installed.get(f"python{match.group(1)}-minimal", ""))
-        if provider == "distribution" and packaged:
-            full: str | None = packaged.group(1)  # dpkg knows it, and no process has to be started
-        else:
-            full = _asked(path)
-        if full is not None and full.startswith(match.group(1) + "."):
-            found.append({"version": match.group(1), "full_version": full, "path": path, "provider": provider})
-    return found
-
-
-def _apt() -> bool:
-    return os.path.exists("/" + packages.DPKG_STATUS)
 
 
 def prefix_facts(prefix: str) -> dict[str, Any]:
@@ -138,30 +39,66 @@ def prefix_facts(prefix: str) -> dict[str, Any]:
     return {"path": prefix, "writable": not read_only and os.access(parent, os.W_OK | os.X_OK), "free_mib": free}
 
 
-def _initramfs() -> bool:
-    tool = any(shutil.which(name, path=_TOOL_PATH) for name in _INITRAMFS_TOOLS)
-    return tool and bool(glob.glob("/boot/initr*"))
+def _record(node: Sysroot) -> dict[str, Any]:
+    try:
+        found = json.loads(node.text(RECORD) or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def collect(prefix: str = "/opt/gpufleet") -> dict[str, Any]:
-    """The facts ``node`` of the probe, every key always there."""
-    fields = os_release()
-    name, version, codename = distribution(fields)
+def _running(prefix: str) -> dict[str, Any]:
+    """What only the running system tells."""
+    return {
+        "architecture": os.uname().machine or None,
+        "glibc": node_system.running_glibc(),
+        "root": os.geteuid() == 0,
+        "prefix": prefix_facts(prefix),
+    }
+
+
+def _replayed(node: Sysroot, prefix: str, release: str | None) -> dict[str, Any]:
+    """The same of a node that does not run here: as it was recorded, else as far as files tell."""
+    record = _record(node)
+    return {
+        "architecture": record.get("architecture") or node_system.architecture_on_disk(node, release),
+        "glibc": record.get("glibc") or node_system.glibc_on_disk(node),
+        "root": record.get("root") if "root" in record else os.geteuid() == 0,
+        "prefix": {**(record.get("prefix") or prefix_facts(node.below(prefix))), "path": prefix},
+    }
+
+
+def _initramfs(node: Sysroot) -> bool:
+    tool = any(node_distribution.has_program(node, name) for name in _INITRAMFS_TOOLS)
+    return tool and bool(node.listing("/boot", "initr*"))
+
+
+def collect(prefix: str = "/opt/gpufleet", sysroot: str = "/") -> dict[str, Any]:
+    """The facts ``node`` of the probe, every key always there.
+
+    :param prefix: where the collection installs, as the node sees it.
+    :param sysroot: everything is read below it; other than ``/`` it is a recorded node.
+    """
+    node, live = Sysroot(sysroot), os.path.abspath(sysroot) == "/"
+    fields = node_distribution.os_release(node)
+    name, version, codename = node_distribution.distribution(fields)
     errors = [] if fields else [{"code": "GF-NO-OS-RELEASE", "message": "/etc/os-release can't be read"}]
-    kernel_facts = kernel.facts("/")
+    kernel_facts = kernel.facts(sysroot)
+    system = _running(prefix) if live else _replayed(node, prefix, kernel_facts["release"])
     return {
         "distribution": name,
         "version": version,
         "codename": codename,
-        "architecture": platform.machine() or None,
-        "glibc": glibc(),
-        "package_manager": package_manager(fields),
-        "packages_interrupted": packages.dpkg_interrupted(),
-        "pythons": pythons(),
-        "root": os.geteuid() == 0,
-        "prefix": prefix_facts(prefix),
+        "architecture": system["architecture"],
+        "glibc": system["glibc"],
+        "gcc": node_system.gcc(node),
+        "package_manager": node_distribution.package_manager(node, fields),
+        "packages_interrupted": packages.dpkg_interrupted(sysroot),
+        "pythons": node_pythons.find(node, live),
+        "root": system["root"],
+        "prefix": system["prefix"],
         "kernel": {"release": kernel_facts["release"], "headers": kernel_facts["headers"]},
-        "initramfs": _initramfs(),
-        "boot_id": read_text("/proc/sys/kernel/random/boot_id"),
+        "initramfs": _initramfs(node),
+        "boot_id": (node.text("/proc/sys/kernel/random/boot_id") or "").strip() or None,
         "errors": errors,
     }

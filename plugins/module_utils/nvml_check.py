@@ -32,7 +32,8 @@ def absurd(message: str) -> dict[str, str]:
 
 
 def _number(value: Any, least: int = 0, most: int = 2**63) -> int | None:
-    return value if type(value) is int and least <= value <= most else None
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and least <= value <= most else None
 
 
 def _bool(value: Any) -> bool | None:

@@ -36,17 +36,19 @@ def _expand(value: str, known: dict[str, str]) -> str:
     return _REFERENCE.sub(replace, value)
 
 
-def _assignments(text: str) -> list[tuple[str, str]]:
-    """Name and raw value of every assignment, in order; a value in single quotes has nothing put in."""
+def written(text: str) -> list[tuple[str, str]]:
+    """Name and value of every assignment, in order, with the quotes in which the value stands."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    found = ((match.group(1), match.group(2)) for match in _ASSIGNMENT.finditer("\n".join(lines)))
+    return [(name, value) for name, value in found if "$(" not in value and "`" not in value]
+
+
+def _assignments(text: str) -> list[tuple[str, str]]:
+    """The same without quotes; in single ones, in which nothing is put in, a zero byte stands for the dollar sign."""
     found = []
-    for match in _ASSIGNMENT.finditer("\n".join(lines)):
-        name, value = match.group(1), match.group(2)
-        if value.startswith("'"):
-            value = value.replace("$", "\0")
-        value = value[1:-1] if value[:1] in ("'", '"') else value
-        if "$(" not in value and "`" not in value:
-            found.append((name, value))
+    for name, quoted in written(text):
+        value = quoted.replace("$", "\0") if quoted.startswith("'") else quoted
+        found.append((name, value[1:-1] if value[:1] in ("'", '"') else value))
     return found
 
 

@@ -17,10 +17,16 @@ class Sysroot:
 
     def __init__(self, root: str = "/") -> None:
         self.root = root
+        self._live = os.path.abspath(root) == "/"
 
     def below(self, path: str) -> str:
         """The path with the root before it, nothing followed."""
         return os.path.join(self.root, path.lstrip("/"))
+
+    def place(self, path: str) -> str:
+        """Where this machine finds what stands at the path, links followed."""
+        # Of a node that runs here the operating system follows links itself, at a tenth of the time.
+        return path if self._live else self.below(self.real(path))
 
     def real(self, path: str) -> str:
         """The path with all links followed, as ``os.path.realpath`` would on the node."""
@@ -45,24 +51,26 @@ class Sysroot:
 
     def exists(self, path: str) -> bool:
         """Whether something stands there, links followed."""
-        return os.path.exists(self.below(self.real(path)))
+        return os.path.exists(self.place(path))
 
     def is_dir(self, path: str) -> bool:
         """Whether a directory stands there, links followed."""
-        return os.path.isdir(self.below(self.real(path)))
+        return os.path.isdir(self.place(path))
 
     def listing(self, path: str, pattern: str = "*") -> list[str]:
         """The sorted paths in a directory whose names match; empty where there is none."""
         try:
-            names = os.listdir(self.below(self.real(path)))
+            names = os.listdir(self.place(path))
         except OSError:
             return []
-        return [os.path.join(path, name) for name in sorted(names) if fnmatch.fnmatchcase(name, pattern)]
+        if pattern != "*":
+            names = fnmatch.filter(names, pattern)
+        return [os.path.join(path, name) for name in sorted(names)]
 
     def text(self, path: str, limit: int = 1024 * 1024) -> str | None:
         """The text of a file, or None where it can't be read."""
         try:
-            with open(self.below(self.real(path)), encoding="utf-8", errors="replace") as stream:
+            with open(self.place(path), encoding="utf-8", errors="replace") as stream:
                 return stream.read(limit)
         except OSError:
             return None

@@ -44,15 +44,19 @@ def _describe(sysroot: Sysroot, environment: str, path: str, current: bool) -> d
     text = sysroot.text(site + "/torch/version.py") if site else None
     if site is None or text is None:
         return None
+    # Only a node that has a torch needs to read into its library.
+    from ansible_collections.gpufleet.stack.plugins.module_utils import torch_arch
+
+    version, cuda = _assigned(text, "__version__"), _assigned(text, "cuda")
     return {
         "environment": environment,
         "path": path,
         "current": current,
-        "version": _assigned(text, "__version__"),
-        "cuda": _assigned(text, "cuda"),
+        "version": version,
+        "cuda": cuda,
         "cudnn": _cudnn(sysroot, site),
         "python": _python(sysroot, path),
-        "arch_list": None,  # compiled into the library: only importing torch tells it
+        "arch_list": torch_arch.arch_list(sysroot, site, cuda) if version else None,
     }
 
 

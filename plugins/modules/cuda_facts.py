@@ -118,6 +118,11 @@ ansible_facts:
                 C(LD_LIBRARY_PATH).
               returned: always
               type: bool
+            loader_takes:
+              description: Whether it is the one that a program gets which asks for this major version and names no
+                place, by C(LD_LIBRARY_PATH) of the login shells, the loader's cache and its directories.
+              returned: always
+              type: bool
         environment:
           description: What login shells get, read from the files that set it.
           returned: always
@@ -183,10 +188,12 @@ ansible_facts:
               type: str
               sample: 3.11.2
             arch_list:
-              description: Compiled GPU architectures; null, for only importing PyTorch tells them.
+              description: Compute capabilities whose code it holds, read from its library without importing it. Empty
+                for a build for the CPU; null where the library can't be read.
               returned: always
               type: list
               elements: str
+              sample: ["7.0", "7.5", "8.0", "8.6", "9.0"]
         shadowed:
           description: Libraries of PyTorch's that C(LD_LIBRARY_PATH) replaces.
           returned: always
@@ -207,10 +214,20 @@ ansible_facts:
               returned: always
               type: str
         errors:
-          description: What went wrong, each with C(code) and C(message).
+          description: What went wrong.
           returned: always
           type: list
           elements: dict
+          contains:
+            code:
+              description: Code.
+              returned: always
+              type: str
+              sample: GF-TORCH-UNREADABLE
+            message:
+              description: What went wrong, in words.
+              returned: always
+              type: str
 """
 
 from ansible.module_utils.basic import AnsibleModule

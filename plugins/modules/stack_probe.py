@@ -44,6 +44,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+schema:
+  description: Number of this form of the answer. Facts of another one, kept in a cache, are not used.
+  returned: always
+  type: int
+  sample: 2
 gpu:
   description: The facts of M(gpufleet.stack.gpu_facts).
   returned: always
@@ -53,10 +58,133 @@ cuda:
   returned: always
   type: dict
 node:
-  description: Distribution, C library, Pythons, package manager, rights and free space.
+  description: The node itself.
   returned: always
   type: dict
-  sample: {"distribution": "Debian", "version": "12", "architecture": "x86_64", "glibc": "2.36"}
+  contains:
+    distribution:
+      description: Name as Ansible gives it; null where C(/etc/os-release) can't be read.
+      returned: always
+      type: str
+      sample: Debian
+    version:
+      description: Version; null for a rolling release.
+      returned: always
+      type: str
+      sample: "12"
+    codename:
+      description: Name of the version, where it has one.
+      returned: always
+      type: str
+      sample: bookworm
+    architecture:
+      description: Processor, as the kernel names it.
+      returned: always
+      type: str
+      sample: x86_64
+    glibc:
+      description: Version of the C library; null where it is another one than glibc.
+      returned: always
+      type: str
+      sample: "2.36"
+    gcc:
+      description: Major version of the system's C compiler; null where there is none or nothing tells.
+      returned: always
+      type: int
+      sample: 12
+    package_manager:
+      description: V(apt), V(dnf) or V(zypper); null where the distribution has none of them.
+      returned: always
+      type: str
+      sample: apt
+    packages_interrupted:
+      description: Whether dpkg was cut off and has to be finished first.
+      returned: always
+      type: bool
+    pythons:
+      description: CPythons of version 3 outside environments.
+      returned: always
+      type: list
+      elements: dict
+      contains:
+        version:
+          description: Major and minor version.
+          returned: always
+          type: str
+          sample: "3.11"
+        full_version:
+          description: Full version.
+          returned: always
+          type: str
+          sample: 3.11.2
+        path:
+          description: Path of the interpreter.
+          returned: always
+          type: str
+          sample: /usr/bin/python3.11
+        provider:
+          description: V(distribution) for those in C(/usr/bin), else V(installed).
+          returned: always
+          type: str
+    root:
+      description: Whether the module ran as root.
+      returned: always
+      type: bool
+    prefix:
+      description: Where the collection installs.
+      returned: always
+      type: dict
+      contains:
+        path:
+          description: The directory.
+          returned: always
+          type: str
+          sample: /opt/gpufleet
+        writable:
+          description: Whether it, or the directory in which it would be made, can be written.
+          returned: always
+          type: bool
+        free_mib:
+          description: Room in MiB; null where the file system does not say.
+          returned: always
+          type: int
+    kernel:
+      description: The running kernel.
+      returned: always
+      type: dict
+      contains:
+        release:
+          description: Release.
+          returned: always
+          type: str
+          sample: 6.1.0-47-amd64
+        headers:
+          description: Whether its headers are installed.
+          returned: always
+          type: bool
+    initramfs:
+      description: Whether the node boots with an initial file system that has to be made anew when its modules change.
+      returned: always
+      type: bool
+    boot_id:
+      description: Changes with every boot.
+      returned: always
+      type: str
+    errors:
+      description: What went wrong.
+      returned: always
+      type: list
+      elements: dict
+      contains:
+        code:
+          description: Code.
+          returned: always
+          type: str
+          sample: GF-NO-OS-RELEASE
+        message:
+          description: What went wrong, in words.
+          returned: always
+          type: str
 receipts:
   description: For each role that left a receipt its digest, whether it holds, and what drifted.
   returned: always
@@ -87,6 +215,7 @@ def main() -> None:
     prefix, state_dir = module.params["prefix"], module.params["state_dir"]
     module.exit_json(
         changed=False,
+        schema=node.SCHEMA,
         gpu=gpu.collect(sysroot=module.params["gpu_sysroot"]),
         cuda=cuda.collect(prefix=prefix),
         node=node.collect(prefix),

@@ -51,8 +51,9 @@ class RunLocks:
         kept = self.kept(**wish)
         return kept if kept is not None else self._once(f"made {_key(wish)}", lambda: self._make(wish))
 
-    def uv(self, **wish: Any) -> Row:
+    def uv(self, architecture: str, glibc: str | None, index_url: str | None = None) -> Row:
         """The wheel that brings uv to a node."""
+        wish: dict[str, Any] = {"architecture": architecture, "glibc": glibc, "index_url": index_url}
 
         def make() -> Row:
             name = f"uv-{locks.uv_version()}"
@@ -60,7 +61,13 @@ class RunLocks:
             known = _read(self.directory, requirements=[requirement], name=name, python="3.11", **wish)
             if known is not None:
                 return {key: known.wheels[0][key] for key in ("version", "url", "sha256", "size")}
-            return dict(self._in_place(lambda place, write: locks.uv_tool(lock_directory=place, write=write, **wish)))
+            return dict(
+                self._in_place(
+                    lambda place, write: locks.uv_tool(
+                        architecture=architecture, glibc=glibc, lock_directory=place, index_url=index_url, write=write
+                    )
+                )
+            )
 
         return dict(self._once(f"uv {_key(wish)}", make))
 

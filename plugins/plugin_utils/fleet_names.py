@@ -62,8 +62,8 @@ def _entries(head: str, numbers: list[str], tail: str) -> list[str]:
 def _ranges(numbers: list[int], width: int) -> str:
     parts = []
     ordered = sorted(numbers)
-    for _, run in groupby(enumerate(ordered), key=lambda pair: pair[1] - pair[0]):
-        values = [value for _, value in run]
+    for _step, run in groupby(enumerate(ordered), key=lambda pair: pair[1] - pair[0]):
+        values = [value for _place, value in run]
         ends = [values[0]] if len(values) == 1 else [values[0], values[-1]]
         parts.append("-".join(f"{value:0{width}d}" if width else str(value) for value in ends))
     return ",".join(parts)

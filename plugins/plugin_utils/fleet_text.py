@@ -25,7 +25,12 @@ LABELS = {
     "pytorch": "PyTorch",
     "verify": "verify",
 }
-SIMPLER = str.maketrans({"×": "x", "–": "-", "—": "-", "…": "...", "‘": "'", "’": "'", "“": '"', "”": '"', "→": "->"})
+SIMPLER = str.maketrans(
+    {
+        "\u00d7": "x", "\u2013": "-", "\u2014": "-", "\u2026": "...", "\u2018": "'", "\u2019": "'",
+        "\u201c": '"', "\u201d": '"', "\u2192": "->",
+    }
+)  # fmt: skip
 # Colours and cursor movements of a terminal: the whole sequence, so that no "[31m" is left over.
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?|\x9b[0-?]*[ -/]*[@-~]", re.DOTALL)
 
@@ -111,7 +116,7 @@ def _change(stage: Row) -> str:
     now, wanted = plain(stage["now"] or "none"), plain(stage["wanted"] or "").replace(", proprietary)", ")")
     if stage["action"] != "change":
         return now if stage["action"] == "none" or stage["now"] else wanted
-    version = wanted.split(" ")[0]
+    version = wanted.split(" ", maxsplit=1)[0]
     # A series that is there already: 3.11.2 -> 3.11 would read like a step back.
     return f"{now} (completed)" if f"{now}.".startswith(f"{version}.") else f"{now} -> {wanted}"
 

@@ -79,7 +79,7 @@ def measure(rounds: int, environment: dict[str, str]) -> tuple[float, dict[str, 
     """The median of what gathering costs beyond doing nothing, and of its parts, in ms."""
     beyond, parts = [], []
     run(GATHER, environment)  # writes the byte code, as an installed module has it
-    for _ in range(rounds):
+    for _round in range(rounds):
         nothing, _said = run(NOTHING, environment)
         gathered, spent = run(GATHER, environment)
         beyond.append(gathered - nothing)

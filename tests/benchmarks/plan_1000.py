@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env python
 # Copyright: gpufleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -53,7 +53,7 @@ class Cost:
 
 def node(recorded: str, number: int) -> dict[str, Any]:
     """A probe of a made-up node with recorded GPUs, no two alike in what is their own."""
-    facts = json.loads((ROOT / "tests/fixtures/nodes" / recorded / "expected.json").read_text(encoding="utf-8"))
+    facts = json.loads((ROOT / "tests/fixtures/nodes" / recorded / "expected.json").read_text(encoding="utf-8"))["gpu"]
     for index, device in enumerate(facts["devices"]):
         device["uuid"] = f"GPU-{number:08x}-{index:04x}"
     return {

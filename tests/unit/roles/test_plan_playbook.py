@@ -17,7 +17,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils import facts_cache
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_wishes import of_node
 
 ROOT = Path(__file__).parents[3]
-RECORDED = json.loads((ROOT / "tests/fixtures/nodes/debian12-none/expected.json").read_text(encoding="utf-8"))
+RECORDED = json.loads((ROOT / "tests/fixtures/nodes/debian12-none/expected.json").read_text(encoding="utf-8"))["gpu"]
 PYTHON = {"version": "3.11", "full_version": "3.11.2", "path": "/usr/bin/python3.11", "provider": "distribution"}
 
 

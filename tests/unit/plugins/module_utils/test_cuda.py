@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.stack.plugins.module_utils import cuda
+from ansible_collections.gpufleet.stack.plugins.module_utils import cuda, record_elf
 from ansible_collections.gpufleet.stack.plugins.module_utils.shell_variables import read
 from ansible_collections.gpufleet.stack.plugins.module_utils.sysroot import Sysroot
 
@@ -120,10 +120,17 @@ def test_a_directory_instead_of_the_default_link(tmp_path: Path) -> None:
 def test_cudnn_below_the_prefix(tmp_path: Path) -> None:
     folder = "/opt/gpufleet/cudnn/8.9.6.50-cuda11"
     write(tmp_path, f"{folder[1:]}/lib/libcudnn.so.8")
-    expected = {"version": "8.9.6.50", "path": folder, "cuda_major": 11, "source": "gpufleet", "on_loader_path": False}
+    expected = {
+        "version": "8.9.6.50",
+        "path": folder,
+        "cuda_major": 11,
+        "source": "gpufleet",
+        "on_loader_path": False,
+        "loader_takes": False,
+    }
     assert facts(tmp_path)["cudnn"] == [expected]
     write(tmp_path, "etc/ld.so.conf.d/cudnn.conf", f"# ours\n{folder}/lib\n")
-    assert facts(tmp_path)["cudnn"] == [{**expected, "on_loader_path": True}]
+    assert facts(tmp_path)["cudnn"] == [{**expected, "on_loader_path": True, "loader_takes": True}]
 
 
 @pytest.mark.parametrize(
@@ -138,11 +145,43 @@ def test_cudnn_of_the_system(
     tmp_path: Path, package_name: str, package_version: str, version: str, major: int | None
 ) -> None:
     package(tmp_path, package_name, package_version)
-    write(tmp_path, "usr/lib/x86_64-linux-gnu/libcudnn.so.9")
+    write(tmp_path, f"usr/lib/x86_64-linux-gnu/libcudnn.so.{version[0]}")
     write(tmp_path, f"usr/lib/x86_64-linux-gnu/libcudnn.so.{version}")
     (copy,) = facts(tmp_path)["cudnn"]
     assert (copy["version"], copy["cuda_major"], copy["on_loader_path"]) == (version, major, True)
     assert copy["source"] == ("copy" if major is None else "package")
+    assert copy["loader_takes"] is True
+
+
+def test_old_and_new_cudnn_in_one_directory(tmp_path: Path) -> None:
+    folder, includes = "usr/lib/x86_64-linux-gnu", "usr/include/x86_64-linux-gnu"
+    status = "".join(
+        f"Package: {name}\nStatus: install ok installed\nVersion: {version}\n\n"
+        for name, version in (("libcudnn8", "8.9.7.29-1+cuda12.2"), ("libcudnn9-cuda-13", "9.13.0.50-1"))
+    )
+    write(tmp_path, "var/lib/dpkg/status", status)
+    write(tmp_path, f"{folder}/libcudnn.so.8")
+    write(tmp_path, f"{folder}/libcudnn.so.9")
+    header = "#define CUDNN_MAJOR {}\n#define CUDNN_MINOR 9\n#define CUDNN_PATCHLEVEL 7\n"
+    write(tmp_path, f"{includes}/cudnn_version_v9.h", header.format(9))
+    write(tmp_path, f"{includes}/cudnn_version.h", header.format(8))
+    found = [(copy["version"], copy["cuda_major"], copy["loader_takes"]) for copy in facts(tmp_path)["cudnn"]]
+    assert found == [("8.9.7", 12, True), ("9.9.7", 13, True)]
+
+
+def test_the_loader_takes_one_copy_of_several(tmp_path: Path) -> None:
+    for folder in ("usr/lib/x86_64-linux-gnu", "usr/local/cuda-11.8/lib64", "opt/gpufleet/cudnn/8.9.6.50-cuda11/lib"):
+        write(tmp_path, f"{folder}/libcudnn.so.8")
+    write(tmp_path, "usr/local/cuda-11.8/version.txt", "CUDA Version 11.8.89\n")
+
+    def taken() -> list[str]:
+        return [copy["path"] for copy in facts(tmp_path)["cudnn"] if copy["loader_takes"]]
+
+    assert taken() == ["/usr/lib/x86_64-linux-gnu"]
+    write(tmp_path, "etc/ld.so.conf.d/cuda.conf", "/usr/local/cuda-11.8/lib64\n")
+    assert taken() == ["/usr/local/cuda-11.8"]
+    write(tmp_path, "etc/profile.d/x.sh", "export LD_LIBRARY_PATH=/opt/gpufleet/cudnn/8.9.6.50-cuda11/lib\n")
+    assert taken() == ["/opt/gpufleet/cudnn/8.9.6.50-cuda11"]
 
 
 def test_cudnn_copied_into_a_toolkit(tmp_path: Path) -> None:
@@ -156,6 +195,7 @@ def test_cudnn_copied_into_a_toolkit(tmp_path: Path) -> None:
         "cuda_major": 11,
         "source": "copy",
         "on_loader_path": False,
+        "loader_takes": False,
     }
 
 
@@ -189,7 +229,9 @@ def test_only_who_adds_cuda_to_path_is_named(tmp_path: Path) -> None:
 def environment(root: Path, name: str, version_py: str = VERSION_PY) -> str:
     site = f"{ENVIRONMENT}/{name}/lib/python3.11/site-packages"
     write(root, f"{site}/torch/version.py", version_py)
-    write(root, f"{site}/torch/lib/libtorch_cuda.so")
+    (root / site / "torch/lib").mkdir()
+    library = record_elf.build(".rodata", b"\0sm_37 sm_86\0")
+    (root / site / "torch/lib/libtorch_python.so").write_bytes(library)
     write(root, f"{ENVIRONMENT}/{name}/pyvenv.cfg", "home = /usr/bin\nversion_info = 3.11.2\n")
     return site
 
@@ -209,9 +251,10 @@ def test_torch(tmp_path: Path) -> None:
         "cuda": "11.7",
         "cudnn": "8.5.0.96",
         "python": "3.11.2",
-        "arch_list": None,
+        "arch_list": ["3.7", "8.6"],
     }
     assert (old["version"], old["cuda"], old["cudnn"], old["current"]) == ("2.0.0+cpu", None, None, False)
+    assert old["arch_list"] == []
 
 
 def test_what_a_killed_run_left_is_no_torch(tmp_path: Path) -> None:

@@ -16,22 +16,22 @@ import pytest
 ROOT = Path(__file__).resolve().parents[4]
 TOOL = ROOT / "tests/tools/pci_ids"
 SAMPLE = """\
-#	Version: 2030.01.02
+#\tVersion: 2030.01.02
 10dd  Other
-	2330  GH100 [Wrong vendor]
+\t2330  GH100 [Wrong vendor]
 10de  NVIDIA Corporation
-	1000  GF119 [Too old]
-	2080  GA100
-	20f1  GA100 [A100 PCIe 40GB]
-	20f2  GA100GL [A100 PCIe 80GB]
-		10de 145f  A card's own row
-	20f3  GH100 [Stranger]
-	2300  GH100 [Reserved Dev ID A]
-	2330  GH100 [H100 SXM5 80GB]
-	22a3  GH100 [H100 NVSwitch]
-	228b  GA104 High Definition Audio Controller
+\t1000  GF119 [Too old]
+\t2080  GA100
+\t20f1  GA100 [A100 PCIe 40GB]
+\t20f2  GA100GL [A100 PCIe 80GB]
+\t\t10de 145f  A card's own row
+\t20f3  GH100 [Stranger]
+\t2300  GH100 [Reserved Dev ID A]
+\t2330  GH100 [H100 SXM5 80GB]
+\t22a3  GH100 [H100 NVSwitch]
+\t228b  GA104 High Definition Audio Controller
 10df  Emulex
-	2331  GH100 [Wrong vendor]
+\t2331  GH100 [Wrong vendor]
 """
 
 

@@ -44,8 +44,26 @@ def test_only_the_names_asked_for(tmp_path: Path) -> None:
     assert packages.installed_versions(["whole", "removed", "absent"], dpkg(tmp_path)) == {"whole": "3.11.2-1+b1"}
 
 
-def test_maintainer(tmp_path: Path) -> None:
-    assert next(packages.dpkg_entries(dpkg(tmp_path))).maintainer == "NVIDIA <cudatools@nvidia.com>"
+def test_the_records_are_read_once_until_they_change(tmp_path: Path) -> None:
+    root = dpkg(tmp_path)
+    assert packages.dpkg_entries(root) is packages.dpkg_entries(root)
+    dpkg(tmp_path, STATUS.replace("1+b1", "1+b12"))
+    assert packages.installed_versions(["whole"], root) == {"whole": "3.11.2-1+b12"}
+
+
+def test_what_a_file_tells_is_had_without_rpm(rpm: Path) -> None:
+    assert packages.versions_on_file(dpkg(rpm)) == {"held": "2:535.183.01-1", "whole": "3.11.2-1+b1"}
+    assert not (rpm / "calls").exists()
+
+
+def test_a_recorded_list_of_rpm_stands_for_rpm(rpm: Path) -> None:
+    (rpm / ".gpufleet").mkdir()
+    (rpm / ".gpufleet/rpm.json").write_text('{"cuda-nvcc-12-4": "12.4.131-1"}')
+    assert packages.installed_versions(None, str(rpm)) == {"cuda-nvcc-12-4": "12.4.131-1"}
+    assert packages.versions_on_file(str(rpm)) == {"cuda-nvcc-12-4": "12.4.131-1"}
+    assert not (rpm / "calls").exists()
+    (rpm / ".gpufleet/rpm.json").write_text("[")
+    assert "kernel" in packages.installed_versions(None, str(rpm))
 
 
 def test_no_package_manager(tmp_path: Path) -> None:

@@ -49,6 +49,12 @@ def runs(compiled: list[str], capability: str) -> bool:
     )
 
 
+def _only(rows: list[Row], **fields: Any) -> Row:
+    """The one row with these values."""
+    (found,) = [row for row in rows if all(row[name] == value for name, value in fields.items())]
+    return found
+
+
 def driver_serves(version: str, cuda: str) -> bool:
     """Minor version compatibility; a branch alone means its newest version."""
     least = LEAST_DRIVER[numbers(cuda)[0]]
@@ -115,12 +121,8 @@ def _environment_faults(
     node = facts["node"]
     mac = node["distribution"] == "MacOSX"
     platform = ("macos_" if mac else "") + node["architecture"]
-    release = next(row for row in catalog["torch"]["releases"] if row["version"] == environment["torch"])
-    build = next(
-        row
-        for row in catalog["torch"]["builds"][release["series"]]
-        if (row["variant"], row["platform"]) == (environment["variant"], platform)
-    )
+    release = _only(catalog["torch"]["releases"], version=environment["torch"])
+    build = _only(catalog["torch"]["builds"][release["series"]], variant=environment["variant"], platform=platform)
     label = f"torch {environment['torch']} {environment['variant']}"
     if environment["python"] not in release["pythons"][platform]:
         yield f"{label} has no wheel for Python {environment['python']}"
@@ -152,11 +154,7 @@ def _toolkit_faults(devices: list[Row], driver: str | None, stages: Row, catalog
         if devices and driver and stages["nvidia_driver"]["wanted"] and not driver_serves(driver, toolkit["version"]):
             yield f"toolkit {toolkit['version']} does not run under driver {driver}"
     for cudnn in stages["cudnn"]["cudnns"]:
-        row = next(
-            row
-            for row in catalog["cudnn"]["cudnn"]
-            if (row["version"], row["cuda_major"]) == (cudnn["version"], cudnn["cuda_major"])
-        )
+        row = _only(catalog["cudnn"]["cudnn"], version=cudnn["version"], cuda_major=cudnn["cuda_major"])
         if majors and cudnn["cuda_major"] not in majors:
             yield f"cuDNN for CUDA {cudnn['cuda_major']} beside a toolkit of CUDA {majors}"
         for device in devices:

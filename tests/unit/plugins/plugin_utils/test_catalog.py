@@ -237,7 +237,7 @@ def test_a_newer_branch_serves_a_newer_cuda_and_drops_no_architecture_again() ->
     order = list(dict.fromkeys(row["architecture"] for row in ROWS["gpu"]["compute_capabilities"]))
     for architecture in order:
         driven = [architecture in row["open"] + row["proprietary"] for row in branches]
-        spans = [present for present, _ in itertools.groupby(driven)]
+        spans = [present for present, _group in itertools.groupby(driven)]
         assert spans.count(True) == 1, (architecture, driven)
 
 

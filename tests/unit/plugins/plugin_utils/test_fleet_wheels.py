@@ -163,7 +163,7 @@ def test_a_look_leaves_the_directory_as_it_is_and_makes_each_lock_once(
     scratch = tmp_path / "run"
     scratch.mkdir()
     kept = tmp_path / "locks"
-    runs = [RunLocks(str(kept), write=False, scratch=str(scratch) if shared else None) for _ in range(2)]
+    runs = [RunLocks(str(kept), write=False, scratch=str(scratch) if shared else None) for _run in range(2)]
     for made in [plan(), plan()]:
         filled(made, runs[0])
     assert index.made == [["torch==2.0.1+cpu"], ["uv==0.1"]]
@@ -183,7 +183,7 @@ def test_a_lock_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_a_dead_index_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(fleet_locks, "answers", lambda url: bool(asked.append(url)))
-    for run in [RunLocks(str(tmp_path), False, str(tmp_path)) for _ in range(2)]:
+    for run in [RunLocks(str(tmp_path), False, str(tmp_path)) for _run in range(2)]:
         assert [run.reachable("https://a.example"), run.reachable("https://a.example")] == [False, False]
     assert asked == ["https://a.example"]
 

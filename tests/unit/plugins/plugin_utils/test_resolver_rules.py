@@ -85,7 +85,7 @@ def sample(count: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         "cuda_toolkit_version": ["auto", "none", "11.8", "12.4", "13.0", ["12.4", "12.6"]],
         "cudnn_version": ["auto", "none", "8.9", "9", "9.10"],
     }
-    for _ in range(count):
+    for _number in range(count):
         distribution, number = dice.choice(DISTRIBUTIONS)
         gpus = dice.choice(SETS)
         situation = dice.choice(SITUATIONS) if gpus else {}
