@@ -86,7 +86,7 @@ def _releases(decision: Decision, about: Row, fits: Callable[[Row], bool]) -> It
 
 
 def _other_release(decision: Decision, about: Row) -> Iterator[Row]:
-    yield from _releases(decision, about, lambda row: bool(builds.of(decision, row)))
+    yield from _releases(decision, about, lambda row: _covers(decision, row))
 
 
 def _other_python(decision: Decision, about: Row) -> Iterator[Row]:
@@ -117,6 +117,8 @@ def _other_build(decision: Decision, about: Row) -> Iterator[Row]:
 
 def _covers(decision: Decision, release: Row) -> bool:
     """Whether a build has code for all GPUs, and runs on the driver where that can't be replaced."""
+    if not decision.devices:
+        return bool(builds.of(decision, release))
     there = driver.immovable(decision)
     if there is None:
         return builds.first_with_code(decision, [release]) is not None

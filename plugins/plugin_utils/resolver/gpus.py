@@ -19,11 +19,27 @@ def check(decision: Decision) -> None:
             "GF-GPU-PASSTHROUGH",
             f"left to a virtual machine (bound to vfio-pci): {', '.join(passed_on)}; the plan does not count on them",
         )
+    _check_fabric(decision)
     for device in decision.devices:
         if device["architecture"] is None or device["compute_capability"] is None:
             _unknown(decision, device)
     if any(device["mig"].get("enabled") and not device["mig"].get("instances") for device in decision.devices):
         decision.warn("GF-MIG-EMPTY", "MIG is on without any instance: CUDA sees no GPU there until one is made")
+
+
+def _check_fabric(decision: Decision) -> None:
+    gpu = decision.facts["gpu"]
+    fabric, driver = gpu["fabric"], gpu["driver"]["loaded_version"] or gpu["driver"]["installed_version"]
+    if driver is None or not (fabric.get("needed") or fabric.get("nvswitches")):
+        return
+    manager = fabric.get("manager_version")
+    if fabric.get("manager_matches") is False or (manager is None and "manager_version" in fabric):
+        have = f"the node has {manager}" if manager else "the node has none"
+        decision.warn(
+            "GF-FABRIC-MANAGER",
+            f"GPUs behind NVSwitches need the fabric manager of exactly the driver's version, {driver}; {have}, and CUDA "
+            "does not start without it",
+        )
 
 
 def _unknown(decision: Decision, device: Row) -> None:

@@ -221,6 +221,14 @@ def test_a_gpu_of_a_guest_is_not_counted() -> None:
     assert stages(node)["verify"]["compute_capabilities"] == ["8.0"]
 
 
+def test_a_fabric_manager_of_another_version_is_said() -> None:
+    node = facts("h100", nvswitches=4, driver="550.54.15", loaded="550.54.15", driver_source="nvidia")
+    node["gpu"]["fabric"].update(manager_version="550.54.14", manager_matches=False)
+    assert "GF-FABRIC-MANAGER" in warnings(node)
+    node["gpu"]["fabric"].update(manager_version="550.54.15", manager_matches=True)
+    assert "GF-FABRIC-MANAGER" not in warnings(node)
+
+
 def test_with_mig_on_a_process_sees_one_instance() -> None:
     node = facts("a100", "a100", driver="550.54.15", loaded="550.54.15", driver_source="nvidia")
     node["gpu"]["devices"][0]["mig"] = {"enabled": True, "instances": [{"uuid": "MIG-1"}, {"uuid": "MIG-2"}]}

@@ -88,6 +88,7 @@ def test_what_cannot_be_is_a_coded_conflict(node: dict[str, Any], wanted: dict[s
         (facts("b200"), {}, {"pytorch_version": "2.7.0"}),
         (facts("a100"), {"pytorch_cuda": "cu999"}, {"pytorch_cuda": "auto"}),
         (facts(version="13"), {}, {"pytorch_version": "2.6.0"}),
+        (facts("rtx5090", distribution="Ubuntu", version="24.04"), {}, {"pytorch_version": "2.7.0"}),
         (facts(), {"python_version": "3.12"}, {"python_version": "auto"}),
         (facts(glibc="2.17"), {"pytorch_version": "2.7.0"}, {"pytorch_version": "2.6.0"}),
         (facts("v100"), {"nvidia_driver_version": "595"}, {"nvidia_driver_version": "580"}),

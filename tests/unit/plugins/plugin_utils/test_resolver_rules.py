@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.fixes impo
 from .factory import GPUS, facts
 from .oracle import faults
 
+NODES = Path(__file__).parents[3] / "fixtures/nodes"
 CATALOG = catalog.load()
 RELEASES = [row["version"] for row in CATALOG["torch"]["releases"]]
 DISTRIBUTIONS = [
@@ -70,6 +73,12 @@ def test_every_distribution_with_every_gpu(distribution: str, number: str) -> No
     for gpus, architecture, version in itertools.product(SETS, ("x86_64", "aarch64"), ("2.0.1", "auto")):
         node = facts(*gpus, distribution=distribution, version=number, architecture=architecture)
         check(node, {"pytorch_version": version})
+
+
+@pytest.mark.parametrize("version", ["2.0.1", "auto"])
+@pytest.mark.parametrize("recorded", sorted(NODES.glob("*/expected.json")), ids=lambda path: path.parent.name)
+def test_every_recorded_node(recorded: Path, version: str) -> None:
+    check(json.loads(recorded.read_text(encoding="utf-8")), {"pytorch_version": version})
 
 
 def sample(count: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
