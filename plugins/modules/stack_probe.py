@@ -15,12 +15,12 @@ description:
 version_added: 0.1.0
 author:
   - gpufleet contributors (@gpufleet)
+extends_documentation_fragment:
+  - gpufleet.stack.attributes
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
     support: none
 options:
   prefix:

@@ -18,14 +18,14 @@ description:
 version_added: 0.1.0
 author:
   - gpufleet contributors (@gpufleet)
+extends_documentation_fragment:
+  - gpufleet.stack.attributes
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
     support: partial
     details:
       - Runs nothing and returns no verdict, since the environments of a bare node are not there in a dry run.
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
     support: none
 options:
   environments:
