@@ -89,6 +89,16 @@ TABLES: dict[str, Table] = {
             "disk_mib": "number?",
         },
     ),
+    "cudnn.packages": Table(
+        ("series", "family"),
+        {
+            "series": "version",
+            "family": FAMILIES,
+            "runtime": "text",
+            "development": "text",
+            "cuda_majors": "versions",
+        },
+    ),
     "gpu.compute_capabilities": Table(
         ("compute_capability",),
         {

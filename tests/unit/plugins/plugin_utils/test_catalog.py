@@ -309,3 +309,14 @@ def test_every_family_with_a_repository_has_driver_packages_of_both_flavours() -
             for older, newer in itertools.pairwise(ordered):
                 # The next row begins with the branch after the last one of this row.
                 assert known.index(newer["first_branch"]) == known.index(older["last_branch"]) + 1, (older, newer)
+
+
+def test_cudnn_has_the_cuda_major_in_its_name_from_9_on() -> None:
+    for row in ROWS["cudnn"]["packages"]:
+        assert ("{major}" in row["runtime"]) is (row["series"] == "9")
+        assert ("{cuda}" in row["runtime"]) is (row["series"] == "8")
+    assert {(row["series"], row["family"]) for row in ROWS["cudnn"]["packages"]} >= {
+        ("8", "apt"),
+        ("9", "apt"),
+        ("9", "dnf"),
+    }
