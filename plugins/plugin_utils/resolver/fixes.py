@@ -21,7 +21,7 @@ _FREE = (
 )  # fmt: skip
 _NO_WAY = "no change of variables makes this possible; take the node out of the play, or change the node itself"
 # Resolving again takes a fraction of a millisecond; a node's answer must not take more than a few.
-TRIES = 24
+TRIES = 16
 
 
 class _Search:
