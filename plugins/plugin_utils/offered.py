@@ -34,13 +34,24 @@ def check(plan: Row, facts: Row, wanted: Row) -> None:
                 "message": f"Python and PyTorch were never installed on {node['distribution']} by our tests",
             }
         )
-    _check_driver(plan, node)
+    _check_driver(plan, node, facts["gpu"]["driver"])
     _check_toolkit(plan, node, wanted)
 
 
-def _check_driver(plan: Row, node: Row) -> None:
+def _check_driver(plan: Row, node: Row, there: Row) -> None:
     stage = plan["stages"]["nvidia_driver"]
-    if not stage["wanted"] or (stage["source"] == "distro" and node["distribution"] in TRIED):
+    if not stage["wanted"]:
+        return
+    if there["installed_version"] and there["source"] != "distro":
+        # Two sources on one node get into each other's way: the former one has to be removed first.
+        _refuse(
+            plan,
+            f"replacing driver {there['installed_version']} by {stage['version']} ({stage['source']})",
+            f"the one that is there came from {there['source'] or 'an unknown source'}, and the role removes none so far",
+            ["remove it yourself first, or leave it: nvidia_driver_version: auto and nvidia_driver_source: auto"],
+        )
+        return
+    if stage["source"] == "distro" and node["distribution"] in TRIED:
         return
     names = ", ".join(stage["packages"]) or f"NVIDIA's installer {stage['version']}"
     _refuse(

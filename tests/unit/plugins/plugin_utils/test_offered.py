@@ -43,6 +43,16 @@ def test_another_driver_is_refused_with_the_packages_to_install(node: dict[str, 
     assert any(name in plan["conflicts"][0]["advice"][0] for name in plan["stages"]["nvidia_driver"]["packages"])
 
 
+@pytest.mark.parametrize("source", ["nvidia", "runfile", None])
+def test_a_driver_from_elsewhere_is_not_installed_over(source: str | None) -> None:
+    node = facts("a100", driver="550.54.15", loaded="550.54.15", driver_source=source)
+    plan = checked(node, nvidia_driver_version="535", nvidia_driver_source="distro")
+    assert codes(plan, "conflicts") == ["GF-NOT-YET"]
+    assert "550.54.15" in plan["conflicts"][0]["message"]
+    own = facts("a100", driver="535.309.01", loaded="535.309.01", driver_source="distro")
+    assert checked(own, nvidia_driver_version="535")["ok"]
+
+
 def test_a_toolkit_that_nobody_asked_for_is_left_out_with_its_cudnn() -> None:
     node = facts("a100", driver="550.54.15", loaded="550.54.15", driver_source="nvidia")
     plan = checked(node, pytorch_version="2.5.1")
