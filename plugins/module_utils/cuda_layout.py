@@ -209,16 +209,16 @@ def make(path: str, wanted: dict[str, str]) -> None:
     trees.switch_directory(new, path)
 
 
-def check_link(path: str, directory: str) -> str | None:
+def check_link(path: str, ours: list[str]) -> str | None:
     """Where the link ``path`` leads now (None: nothing there), provided that we may set it.
 
-    :param directory: our toolkits lie below it; a link that leads elsewhere is somebody else's.
+    :param ours: our toolkits, or directories in which they lie; a link that leads elsewhere is somebody else's.
     :raises GpufleetError: GF-CUDA-LINK when it is somebody else's.
     """
     if os.path.islink(path):
         target = os.readlink(path)
         absolute = os.path.normpath(os.path.join(os.path.dirname(path), target))
-        if absolute.startswith(directory.rstrip("/") + "/") or not os.path.exists(path):
+        if not os.path.exists(path) or any((absolute + "/").startswith(each.rstrip("/") + "/") for each in ours):
             return target
         what = f"a link to {target}"
     elif os.path.lexists(path):

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import os
 import re
 import shutil
@@ -15,7 +13,7 @@ import sys
 import zipfile
 from typing import Callable, Dict, List, Tuple
 
-from ansible_collections.gpufleet.stack.plugins.module_utils import trees
+from ansible_collections.gpufleet.stack.plugins.module_utils import trees, wheel_files
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 # Runs a command with variables added to its environment, gives (status, stdout, stderr); typing's names for 3.8.
@@ -62,21 +60,8 @@ def is_installed(path: str, version: str) -> bool:
             rows = [row for row in csv.reader(stream) if len(row) == 3 and MEMBER.match(row[0])]
     except OSError:
         return False
-    whole = all(_is_recorded(os.path.join(path, row[0][len(INSIDE) :]), row[1], row[2]) for row in rows)
+    whole = all(wheel_files.is_recorded(os.path.join(path, row[0][len(INSIDE) :]), row[1], row[2]) for row in rows)
     return bool(rows) and whole and header_version(path) == ".".join(version.split(".")[:3])
-
-
-def _is_recorded(path: str, recorded: str, size: str) -> bool:
-    digest = hashlib.sha256()
-    try:
-        if os.path.getsize(path) != int(size):
-            return False
-        with open(path, "rb") as stream:
-            for block in iter(lambda: stream.read(1 << 20), b""):
-                digest.update(block)
-    except OSError:
-        return False
-    return recorded == "sha256=" + base64.urlsafe_b64encode(digest.digest()).decode().rstrip("=")
 
 
 def unpack(wheel: str, path: str, version: str) -> None:
@@ -99,20 +84,12 @@ def unpack(wheel: str, path: str, version: str) -> None:
     except zipfile.BadZipFile as error:
         trees.remove(new)
         raise wrong(f"{os.path.basename(wheel)} is not a wheel: {error}", path) from error
-    _link_names(os.path.join(new, "lib"))
+    wheel_files.link_names(os.path.join(new, "lib"))
     found = header_version(new)
     if not is_installed(new, version):
         trees.remove(new)
         raise wrong(f"{os.path.basename(wheel)} does not hold a whole cuDNN {version}, but {found or 'none'}", path)
     trees.switch_directory(new, path)
-
-
-def _link_names(folder: str) -> None:
-    """Linkers look for libcudnn.so; wheels have libcudnn.so.8 alone."""
-    for name in sorted(os.listdir(folder)):
-        plain = name.split(".so")[0] + ".so"
-        if name != plain and not os.path.lexists(os.path.join(folder, plain)):
-            os.symlink(name, os.path.join(folder, plain))
 
 
 def check(path: str, version: str, folder: str, compiler: str | None, run: Run) -> int:

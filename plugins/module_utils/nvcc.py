@@ -35,10 +35,17 @@ def release(text: str) -> str | None:
     return match[1] if match else None
 
 
-def check(path: str, version: str, architecture: str, folder: str, run: Run) -> int:
+def flags(architectures: list[str]) -> list[str]:
+    """nvcc's options to compile for these compute capabilities (``8.0``), each into code of its own."""
+    numbers = [each.replace(".", "") for each in architectures]
+    return [f"-gencode=arch=compute_{number},code=sm_{number}" for number in numbers]
+
+
+def check(path: str, version: str, architectures: list[str], folder: str, run: Run) -> int:
     """Compile, link and run a small program with the toolkit in ``path``; the version in its headers as CUDA writes it.
 
     :param version: what ``nvcc --version`` must say, such as ``11.8``.
+    :param architectures: compute capabilities that the program is compiled for, such as ``8.0``.
     :param folder: an empty directory for the program.
     :raises GpufleetError: GF-NVCC-FAILED when any of it does not work.
     """
@@ -49,11 +56,13 @@ def check(path: str, version: str, architecture: str, folder: str, run: Run) -> 
     source, program = os.path.join(folder, "check.cu"), os.path.join(folder, "check")
     with open(source, "w", encoding="utf-8") as stream:
         stream.write(PROGRAM)
-    command = [nvcc, f"-arch={architecture}", f"-I{path}/include", f"-L{path}/lib64", "-o", program, source, "-lcublas"]
+    places = [f"-I{path}/include", f"-L{path}/lib64"]
+    command = [nvcc, *flags(architectures), *places, "-o", program, source, "-lcublas"]
     code, out, err = run(command)
     if code != 0:
         raise _failed(f"{' '.join(command)}:\n{(err or out).strip()}")
-    code, out, err = run([program])
+    # As the login shells of users have it; a toolkit of wheels is not known to the loader otherwise.
+    code, out, err = run(["env", f"LD_LIBRARY_PATH={path}/lib64", program])
     major, minor = (int(part) for part in version.split(".")[:2])
     if code != 0 or out.split() != [str(major * 1000 + minor * 10), str(major)]:
         raise _failed(f"the compiled program reports CUDA and cuBLAS {out or err.strip()}, {version} is expected")
@@ -65,5 +74,5 @@ def _failed(message: str) -> GpufleetError:
         "GF-NVCC-FAILED",
         f"the CUDA toolkit does not compile: {message}",
         "a package of the toolkit or the host compiler that it wants is missing or damaged",
-        "apt-get install --reinstall nvidia-cuda-toolkit nvidia-cuda-toolkit-gcc g++, then run this play again",
+        "install the toolkit's packages and g++ again (a toolkit made of wheels: remove its directory), then run this play again",
     )

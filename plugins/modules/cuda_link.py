@@ -11,6 +11,8 @@ short_description: Points the default CUDA link at a toolkit
 description:
   - Sets a link such as C(/usr/local/cuda) in one step. A directory, or a link to a toolkit of somebody else, is never
     touched.
+  - Where the link leads through C(/etc/alternatives), as NVIDIA's packages leave it, the choice is made there with
+    C(update-alternatives), so that package scripts respect it.
 version_added: 0.1.0
 author:
   - gpufleet contributors (@gpufleet)
@@ -27,15 +29,26 @@ options:
     type: path
     default: /usr/local/cuda
   target:
-    description: The toolkit's versioned directory. A link that leads to a neighbour of it may be changed.
+    description: The toolkit's directory.
     type: path
     required: true
+  ours:
+    description:
+      - Toolkits that the link may lead to now, or directories in which they lie. A link to any other is somebody else's.
+      - Where this is left out, the neighbours of O(target).
+    type: list
+    elements: path
 """
 
 EXAMPLES = r"""
 - name: Make CUDA 11.8 the default
   gpufleet.stack.cuda_link:
     target: /opt/gpufleet/cuda/11.8
+
+- name: Go over from the distribution's toolkit to NVIDIA's
+  gpufleet.stack.cuda_link:
+    target: /usr/local/cuda-12.4
+    ours: [/opt/gpufleet/cuda, /usr/local/cuda-12.4]
 """
 
 RETURN = r"""
@@ -49,12 +62,18 @@ former:
   returned: success
   type: str
   sample: /opt/gpufleet/cuda/11.7
+links:
+  description: Every link on the way to the toolkit, for a receipt.
+  returned: success
+  type: list
+  elements: str
+  sample: [/usr/local/cuda, /etc/alternatives/cuda]
 """
 
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import cuda_layout, trees
+from ansible_collections.gpufleet.stack.plugins.module_utils import alternatives, cuda_layout, trees
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 
@@ -64,23 +83,33 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "default": "/usr/local/cuda"},
             "target": {"type": "path", "required": True},
+            "ours": {"type": "list", "elements": "path"},
         },
         supports_check_mode=True,
     )
     path, target = module.params["path"], module.params["target"]
+    kept = alternatives.kept_link(path)
     try:
-        former = cuda_layout.check_link(path, os.path.dirname(target))
+        ours = module.params["ours"] or [os.path.dirname(target)]
+        former = os.readlink(kept) if kept and os.path.islink(kept) else cuda_layout.check_link(path, ours)
+        if former != target and not module.check_mode:
+            if kept:
+                module.run_command_environ_update = {"LANGUAGE": "C", "LC_ALL": "C"}
+                alternatives.choose(path, os.path.basename(kept), target, module.run_command)
+            else:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                trees.switch_link(path, target)
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
-    if former != target and not module.check_mode:
-        try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            trees.switch_link(path, target)
-        except OSError as error:
-            module.fail_json(msg=f"{path} cannot be set: {error}")
+    except OSError as error:
+        module.fail_json(msg=f"{path} cannot be set: {error}")
     before = f"{path} -> {former}\n" if former else ""
     module.exit_json(
-        changed=former != target, path=path, former=former, diff={"before": before, "after": f"{path} -> {target}\n"}
+        changed=former != target,
+        path=path,
+        former=former,
+        links=[path, kept] if kept else [path],
+        diff={"before": before, "after": f"{path} -> {target}\n"},
     )
 
 

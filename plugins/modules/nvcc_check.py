@@ -30,10 +30,11 @@ options:
     description: The version that it must have, with major and minor number.
     type: str
     required: true
-  architecture:
-    description: The architecture of GPUs that is compiled for.
-    type: str
-    default: sm_80
+  architectures:
+    description: Compute capabilities of the GPUs that are compiled for.
+    type: list
+    elements: str
+    default: ["8.0"]
 """
 
 EXAMPLES = r"""
@@ -41,6 +42,7 @@ EXAMPLES = r"""
   gpufleet.stack.nvcc_check:
     path: /opt/gpufleet/cuda/11.8
     version: "11.8"
+    architectures: ["7.0", "8.0"]
 """
 
 RETURN = r"""
@@ -66,7 +68,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "version": {"type": "str", "required": True},
-            "architecture": {"type": "str", "default": "sm_80"},
+            "architectures": {"type": "list", "elements": "str", "default": ["8.0"]},
         },
         supports_check_mode=True,
     )
@@ -85,7 +87,7 @@ def main() -> None:
     folder = tempfile.mkdtemp(prefix="gpufleet-nvcc-", dir="/var/tmp")
     try:
         runtime = nvcc.check(
-            module.params["path"], module.params["version"], module.params["architecture"], folder, run
+            module.params["path"], module.params["version"], module.params["architectures"], folder, run
         )
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())

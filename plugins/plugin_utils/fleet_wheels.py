@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
@@ -33,7 +34,7 @@ def lock_stages(plan: Row, node: Row, run: RunLocks, only_look: bool = False) ->
     """
     stages, platform = plan["stages"], {"architecture": node["architecture"], "glibc": node["glibc"]}
     unknown = []
-    for role, fill in (("pytorch", _fill_pytorch), ("cudnn", _fill_cudnn)):
+    for role, fill in (("pytorch", _fill_pytorch), ("cuda_toolkit", _fill_toolkits), ("cudnn", _fill_cudnn)):
         try:
             fill(plan, platform, run)
         except GpufleetError as error:
@@ -58,6 +59,23 @@ def _fill_pytorch(plan: Row, platform: Row, run: RunLocks) -> None:
         environment["path"] = _environment_path(environment)
     if environments:
         stage["uv"] = run.uv(index_url=environments[0]["index_url"] or None, **platform)
+
+
+def _fill_toolkits(plan: Row, platform: Row, run: RunLocks) -> None:
+    """The toolkits that are made of wheels."""
+    for toolkit in plan["stages"]["cuda_toolkit"]["toolkits"]:
+        requirement = toolkit["requirement"]
+        if requirement is None:
+            continue
+        lock = run.lock(
+            requirements=[requirement],
+            python=plan["stages"]["python"]["version"],
+            name=re.sub(r"\[.*\]==", "-", requirement),
+            index_url=toolkit["index_url"] or None,
+            **platform,
+        )
+        # The one that is asked for holds nothing but the list of the others.
+        toolkit["wheels"] = [wheel for wheel in lock.wheels if wheel["name"] != requirement.partition("[")[0]]
 
 
 def _fill_cudnn(plan: Row, platform: Row, run: RunLocks) -> None:

@@ -34,8 +34,16 @@ def check(plan: Row, facts: Row, wanted: Row) -> None:
                 "message": f"Python and PyTorch were never installed on {node['distribution']} by our tests",
             }
         )
+    _check_switches(plan, wanted)
     _check_driver(plan, node, facts["gpu"]["driver"])
     _check_toolkit(plan, node, wanted)
+
+
+def _check_switches(plan: Row, wanted: Row) -> None:
+    if wanted.get("gpufleet_hold"):
+        _refuse(plan, "holding packages (gpufleet_hold)", "no role does it, so far", ["gpufleet_hold: false"])
+    if wanted.get("gpufleet_environment") == "modules":
+        _refuse(plan, "gpufleet_environment: modules", "no role writes modulefiles, so far", ["use profile or none"])
 
 
 def _check_driver(plan: Row, node: Row, there: Row) -> None:
@@ -65,7 +73,8 @@ def _check_driver(plan: Row, node: Row, there: Row) -> None:
 def _check_toolkit(plan: Row, node: Row, wanted: Row) -> None:
     stages = plan["stages"]
     stage = stages["cuda_toolkit"]
-    served = node["distribution"] in TRIED and all(each["source"] == "distro" for each in stage["toolkits"])
+    own = node["distribution"] in TRIED
+    served = all(each["source"] == "wheels" or (own and each["source"] == "distro") for each in stage["toolkits"])
     if not stage["wanted"] or served:
         return
     version = stage["default"]
@@ -74,7 +83,7 @@ def _check_toolkit(plan: Row, node: Row, wanted: Row) -> None:
             plan,
             f"installing CUDA toolkit {version} from NVIDIA's repository",
             "the toolkit role installs from Debian's archive only, so far",
-            ["cuda_toolkit_version: none; torch does not need a toolkit"],
+            ["cuda_toolkit_source: wheels (CUDA 13 on), or cuda_toolkit_version: none; torch does not need a toolkit"],
         )
         return
     stages["cuda_toolkit"] = nothing(f"CUDA toolkit {version} would come from NVIDIA's repository", **NO_TOOLKIT)

@@ -35,6 +35,7 @@ def make_plan(probe: Row, wanted: Row, run: RunLocks, only_look: bool = False, c
     :param choose: the resolver.
     """
     facts = {name: probe[name] for name in ("gpu", "cuda", "node")}
+    facts["node"] = {**facts["node"], "managed": sorted(probe["receipts"])}
     plan = _chosen(facts, wanted, choose)
     unknown: list[str] = []
     if plan["ok"]:
@@ -125,6 +126,7 @@ def check_space(plan: Row, facts: Row) -> None:
     """A conflict where what has to be built does not fit on the disk; known before anything is downloaded."""
     stages, prefix = plan["stages"], facts["node"]["prefix"]
     parts = [sizes.environment_part(each) for each in sizes.missing_environments(stages["pytorch"], facts)]
+    parts += [sizes.toolkit_part(each) for each in sizes.missing_wheel_toolkits(stages["cuda_toolkit"], facts)]
     parts += [sizes.cudnn_part(each) for each in sizes.missing_cudnns(stages["cudnn"], facts)]
     needed = sum(part.disk_mib or 0 for part in parts)
     if prefix["free_mib"] is None or needed <= prefix["free_mib"]:

@@ -76,10 +76,26 @@ def _driver(stage: Row, facts: Row) -> Iterator[Part]:
 def _toolkits(stage: Row, facts: Row) -> Iterator[Part]:
     installed = [str(found["version"]) for found in facts["cuda"].get("toolkits", []) if found["version"]]
     missing = [
-        each for each in stage["toolkits"] if not any(in_series(version, each["version"]) for version in installed)
+        each
+        for each in stage["toolkits"]
+        if not each["requirement"] and not any(in_series(version, each["version"]) for version in installed)
     ]
     if stage["needed"] and missing:
         yield _packages("CUDA toolkit", stage)
+    yield from map(toolkit_part, missing_wheel_toolkits(stage, facts))
+
+
+def missing_wheel_toolkits(stage: Row, facts: Row) -> list[Row]:
+    """The toolkits that would be made of wheels."""
+    present = {found.get("path") for found in facts["cuda"].get("toolkits", [])}
+    made = (each for each in stage["toolkits"] if each["requirement"])
+    return [each for each in made if stage["needed"] and each["path"] not in present]
+
+
+def toolkit_part(toolkit: Row) -> Part:
+    """A toolkit, made from wheels."""
+    known = [wheel["size"] for wheel in toolkit["wheels"]]
+    return _unpacked(f"CUDA toolkit {toolkit['version']}", sum(known) if known and all(known) else None, None)
 
 
 def _packages(name: str, stage: Row) -> Part:

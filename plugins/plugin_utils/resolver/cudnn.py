@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import gpus
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import environment, gpus
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row, nothing
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.selection import Environment
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_least, in_series, key
 
-NO_CUDNN: Row = {"cudnns": [], "profile": False}
+NO_CUDNN: Row = {"cudnns": [], "profile": False, "modulefiles": None}
 
 
 def plan(decision: Decision, toolkit: Row, chosen: list[Environment]) -> Row:
@@ -82,7 +82,7 @@ def _stage(decision: Decision, rows: list[Row]) -> Row:
             }
             for row in rows
         ],
-        "profile": wanted["gpufleet_environment"] == "profile",
+        **environment.description(decision),
     }
 
 

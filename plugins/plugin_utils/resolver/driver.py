@@ -96,7 +96,7 @@ def _kept(decision: Decision, there: Driver) -> list[Choice]:
     kind = driver["flavour"] or (None if flavour == "auto" else flavour)
     if not _drives_all(decision, there, kind):
         return []
-    option = _archive_option(decision, there, kind) if driver["source"] == "distro" else None
+    option = _option_in_care(decision, there, kind)
     origin = driver["source"] or "source unknown"
     why = f"driver {there.version} is there already ({origin}) and is taken as it is"
     return [Choice(option.driver if option else there, option, why, kept=True)]
@@ -109,11 +109,22 @@ def _drives_all(decision: Decision, there: Driver, flavour: str | None) -> bool:
     return any(gpus.drives_all(decision, branch, kind) for kind in ([flavour] if flavour else gpus.FLAVOURS))
 
 
-def _archive_option(decision: Decision, there: Driver, flavour: str | None) -> Option | None:
-    """The distribution's own driver stays in the collection's care: packages, settings and receipt."""
+def _option_in_care(decision: Decision, there: Driver, flavour: str | None) -> Option | None:
+    """What keeps an installed driver in the collection's care (packages, settings, receipt); None leaves it as it is.
+
+    That is the distribution's own, and one from NVIDIA's repository that we installed: of an image's driver nobody
+    knows which packages were chosen.
+    """
+    source = decision.facts["gpu"]["driver"]["source"]
+    if source == "distro":
+        candidates = driver_options.archive(decision)
+    elif source == "nvidia" and "nvidia_driver" in decision.facts["node"]["managed"]:
+        candidates = driver_options.nvidia(decision)
+    else:
+        candidates = []
     options = [
         option
-        for option in driver_options.archive(decision)
+        for option in candidates
         if option.branch["branch"] == there.version.split(".")[0] and flavour in (None, option.flavour)
     ]
     return next((option for option in options if _serves(decision, option)), None)

@@ -5,7 +5,13 @@
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import driver, driver_options, gpus
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
+    driver,
+    driver_options,
+    gpus,
+    headers,
+    repository,
+)
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row, nothing
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.driver_options import Option
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_least, in_series
@@ -13,9 +19,8 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_
 EMPTY: Row = {
     "version": None, "source": None, "flavour": None, "components": [], "packages": [], "blacklist": [],
     "kernel_release": None, "sysroot": "/", "repository": None, "pin": None, "module_stream": None, "versionlock": None,
-    "download_mib": None, "disk_mib": None, "reboot": False,
+    "download_mib": None, "disk_mib": None, "reboot": False, "hold": False, "hold_kernel": False,
 }  # fmt: skip
-_DEB_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def plan(decision: Decision, choice: driver.Choice | None) -> Row:
@@ -40,27 +45,27 @@ def plan(decision: Decision, choice: driver.Choice | None) -> Row:
         "blacklist": decision.catalog["driver"]["competitors"]["modules"],
         "kernel_release": decision.facts["gpu"]["kernel"]["release"],
         "sysroot": decision.wanted["gpufleet_gpu_sysroot"],
-        **_repository(option),
+        **_repository(decision, option),
         "download_mib": option.row.get("download_mib"),
         "disk_mib": option.row.get("disk_mib"),
         "reboot": _reboot(decision, option),
+        "hold": decision.wanted["gpufleet_hold"],
+        "hold_kernel": decision.wanted["gpufleet_hold_kernel"],
     }
 
 
 def _packages(decision: Decision, option: Option) -> list[str]:
     if option.source == "runfile":
         return []
-    headers = option.row.get("headers", {}).get(_DEB_ARCHITECTURES[decision.architecture])
-    names = driver_options.packages(option, driver.has_fabric(decision))
-    return [headers, *names] if headers else names
+    return [headers.package(decision, option.row), *driver_options.packages(option, driver.has_fabric(decision))]
 
 
-def _repository(option: Option) -> Row:
+def _repository(decision: Decision, option: Option) -> Row:
     if option.repository is None:
         return {}
     row = option.row
     return {
-        "repository": option.repository["name"],
+        "repository": repository.description(decision, option.repository),
         **{
             name: driver_options.filled(row[name], option) if row[name] else None
             for name in ("pin", "module_stream", "versionlock")

@@ -48,6 +48,7 @@ _NODE: dict[str, tuple[type, Any]] = {
     "pythons": (list, []),
     "root": (bool, True),
     "prefix": (dict, {}),
+    "managed": (list, []),
 }
 _PYTHON: dict[str, tuple[type, Any]] = {"version": (str, None), "path": (str, None), "provider": (str, "installed")}
 

@@ -32,6 +32,14 @@ def runs_on(compiled_for: list[str], capability: str, own_code_only: list[str]) 
     return any(key(code)[0] == device[0] and key(code)[1] <= device[1] for code in compiled_for)
 
 
+def target_for(targets: list[str], capability: str, own_code_only: list[str]) -> str | None:
+    """What a compiler with these targets has to compile for, so that the device runs it: the newest that it runs."""
+    # Jetson's targets are for Jetson only.
+    general = [target for target in targets if target == capability or target not in own_code_only]
+    fitting = [target for target in general if runs_on([target], capability, own_code_only)]
+    return max(fitting, key=key, default=None)
+
+
 def newer_than(driver: Driver, minimum: str) -> bool:
     """Whether a driver is at least this version; of a branch the newest version is meant."""
     if "." not in driver.version:

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import driver_options, fit, gpus, node
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
+    driver_options,
+    environment,
+    fit,
+    gpus,
+    node,
+    repository,
+)
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import (
     Decision,
     Row,
@@ -18,7 +25,13 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.fit import
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.selection import Environment
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_least, in_series, key
 
-NO_TOOLKIT: Row = {"default": None, "toolkits": [], "profile": False, "download_mib": None, "disk_mib": None}
+NO_TOOLKIT: Row = {
+    "default": None, "toolkits": [], "profile": False, "modulefiles": None, "hold": False,
+    "download_mib": None, "disk_mib": None,
+}  # fmt: skip
+
+
+_WHEEL_ARCHITECTURES = ("x86_64", "aarch64")
 
 
 class Offer(NamedTuple):
@@ -53,9 +66,18 @@ def plan(decision: Decision, chosen: list[Environment], driver: Driver | None) -
     return _stage(decision, [nearest], reason)
 
 
-@once_per_node
 def offers(decision: Decision) -> list[Offer]:
-    """Every toolkit that the node can have; the distribution's own first."""
+    """Every toolkit that the node can have from the wanted source; the distribution's own first.
+
+    Wheels have to be asked for: packages are what other software of the node finds.
+    """
+    source = decision.wanted["cuda_toolkit_source"]
+    wanted = ("distro", "nvidia") if source == "auto" else (source,)
+    return [offer for offer in _everything(decision) if offer.source in wanted]
+
+
+@once_per_node
+def _everything(decision: Decision) -> list[Offer]:
     distribution = node.distribution(decision)
     if distribution is None:
         return []
@@ -68,14 +90,19 @@ def offers(decision: Decision) -> list[Offer]:
         and own["version"] in rows
     ):
         found.append(Offer(own["version"], own["full_version"], "distro", rows[own["version"]], own))
-    repository = driver_options.repository(decision, distribution)
-    if repository is not None:
+    place = driver_options.repository(decision, distribution)
+    if place is not None:
         found += [
             Offer(series, row["version"], "nvidia", row)
             for series, row in rows.items()
-            if repository["first_cuda"] is not None
-            and at_least(series, repository["first_cuda"])
-            and (repository["last_cuda"] is None or at_least(repository["last_cuda"], series))
+            if place["first_cuda"] is not None
+            and at_least(series, place["first_cuda"])
+            and (place["last_cuda"] is None or at_least(place["last_cuda"], series))
+        ]
+    if decision.architecture in _WHEEL_ARCHITECTURES:
+        first = decision.catalog["cuda"]["wheels"]["first"]
+        found += [
+            Offer(series, row["version"], "wheels", row) for series, row in rows.items() if at_least(series, first)
         ]
     return found
 
@@ -134,20 +161,21 @@ def _asked(decision: Decision, wish: str, driver: Driver | None) -> Offer | None
 
 def _has_row(decision: Decision, offer: Offer, wish: str) -> bool:
     """Whether an exact version is one that NVIDIA's repository keeps beside the newest of its series."""
-    return offer.source == "nvidia" and any(row["version"] == wish for row in decision.catalog["cuda"]["toolkits"])
+    return offer.source != "distro" and any(row["version"] == wish for row in decision.catalog["cuda"]["toolkits"])
 
 
 def _stage(decision: Decision, found: list[Offer], reason: str) -> Row:
     for offer in found:
         decision.uses(f"CUDA toolkit {offer.version}", offer.archive or {})
         _check_compiler(decision, offer)
-    archives = [offer.archive for offer in found]
+    archives = [offer.archive for offer in found if offer.source != "wheels"]  # the lock knows the wheels' sizes
     return {
         "wanted": True,
         "why": [f"CUDA toolkit {offer.series} from {_place(decision, offer)}: {reason}" for offer in found],
         "default": found[0].series,
         "toolkits": [_toolkit(decision, offer) for offer in found],
-        "profile": decision.wanted["gpufleet_environment"] == "profile",
+        **environment.description(decision),
+        "hold": decision.wanted["gpufleet_hold"],
         "download_mib": _total(archives, "download_mib"),
         "disk_mib": _total(archives, "disk_mib"),
     }
@@ -159,23 +187,51 @@ def _total(rows: list[Row | None], field: str) -> int | None:
 
 
 def _place(decision: Decision, offer: Offer) -> str:
-    return decision.platform if offer.source == "distro" else "NVIDIA's repository"
+    places = {"distro": decision.platform, "nvidia": "NVIDIA's repository", "wheels": "NVIDIA's component wheels"}
+    return places[offer.source]
 
 
 def _toolkit(decision: Decision, offer: Offer) -> Row:
     row = {
         "version": offer.series,
+        "full_version": offer.version,
         "source": offer.source,
-        "path": f"{decision.wanted['gpufleet_prefix']}/cuda/{offer.series}",
+        "architectures": _architectures(decision, offer),
+        "repository": None,
+        "requirement": None,
+        "index_url": "",
+        "wheels": [],
     }
+    own = f"{decision.wanted['gpufleet_prefix']}/cuda/{offer.series}"
     if offer.archive is not None:
         parts = {name: offer.archive[name] for name in ("components", "packages", "layout")}
-        return {**row, **parts, "repository": None}
-    distribution = node.distribution(decision) or {}
-    repository = driver_options.repository(decision, distribution) or {}
+        return {**row, **parts, "path": own}
+    if offer.source == "wheels":
+        requirement = decision.catalog["cuda"]["wheels"]["requirement"].replace("{version}", offer.version)
+        # The wheels bring no host compiler.
+        compiler = {"apt": "g++"}.get((node.distribution(decision) or {})["family"], "gcc-c++")
+        places = {"path": own, "layout": "wheels", "components": [], "packages": [compiler]}
+        return {**row, **places, "requirement": requirement, "index_url": decision.wanted["pytorch_index_url"]}
+    place = driver_options.repository(decision, node.distribution(decision)) or {}
     major, minor = offer.series.split(".")
     name = decision.catalog["repository"]["toolkit_package"].replace("{major}", major).replace("{minor}", minor)
-    return {**row, "components": [], "packages": [name], "layout": "nvidia", "repository": repository["name"]}
+    if offer.version != offer.row["version"]:
+        name += f"={offer.version}-1"  # an older one of its series was asked for
+    return {
+        **row,
+        "components": [],
+        "packages": [name],
+        "layout": "nvidia",
+        "path": f"/usr/local/cuda-{offer.series}",  # NVIDIA's packages know no other place
+        "repository": repository.description(decision, place),
+    }
+
+
+def _architectures(decision: Decision, offer: Offer) -> list[str]:
+    """What the toolkit's proof compiles for: each GPU of the node; without one, an architecture that all toolkits know."""
+    own = decision.catalog["torch"]["own_code_only"]["devices"]
+    targets = [fit.target_for(offer.row["targets"], capability, own) for capability in gpus.capabilities(decision)]
+    return sorted({target for target in targets if target}, key=key) or ["8.0"]
 
 
 def _check_compiler(decision: Decision, offer: Offer) -> None:

@@ -16,7 +16,9 @@ DEFAULTS: dict[str, Any] = {
     "nvidia_driver_version": "auto",
     "nvidia_driver_source": "auto",
     "nvidia_driver_flavour": "auto",
+    "nvidia_repository_url": "",
     "cuda_toolkit_version": "auto",
+    "cuda_toolkit_source": "auto",
     "cudnn_version": "auto",
     "python_version": "auto",
     "pytorch_version": "2.0.1",
@@ -27,6 +29,8 @@ DEFAULTS: dict[str, Any] = {
     "gpufleet_cache_dir": "/opt/gpufleet/cache",
     "gpufleet_catalog_overlay": "",
     "gpufleet_environment": "profile",
+    "gpufleet_hold": False,
+    "gpufleet_hold_kernel": False,
     "gpufleet_gpu_sysroot": "/",
     "verify_seed": 0,
 }
@@ -41,9 +45,11 @@ VERSIONS = {
 CHOICES = {
     "nvidia_driver_source": ("auto", "distro", "nvidia", "runfile", "none"),
     "nvidia_driver_flavour": ("auto", "open", "proprietary"),
-    "gpufleet_environment": ("profile", "none"),
+    "cuda_toolkit_source": ("auto", "distro", "nvidia", "wheels"),
+    "gpufleet_environment": ("profile", "modules", "none"),
 }
-TEXTS = ("pytorch_index_url", "gpufleet_catalog_overlay")
+TEXTS = ("pytorch_index_url", "gpufleet_catalog_overlay", "nvidia_repository_url")
+SWITCHES = ("gpufleet_hold", "gpufleet_hold_kernel")
 PATHS = ("gpufleet_prefix", "gpufleet_cache_dir", "gpufleet_gpu_sysroot")
 ENVIRONMENT_KEYS = ("name", "version", "cuda", "requirements")
 VARIANT = re.compile(r"^(auto|cpu|mps|cu\d{2,3})$")
@@ -68,6 +74,9 @@ def check(decision: Decision, asked: dict[str, Any]) -> None:
     for name in PATHS:
         if not isinstance(wishes[name], str) or not wishes[name].startswith("/"):
             _bad(decision, name, f"{name} is {wishes[name]!r}", ["write the full path, from / on"])
+    for name in SWITCHES:
+        if not isinstance(wishes[name], bool):
+            _bad(decision, name, f"{name} is {wishes[name]!r}", ["use true or false, without quotes"], wishes[name])
     if isinstance(wishes["verify_seed"], bool) or not isinstance(wishes["verify_seed"], int):
         _bad(decision, "verify_seed", f"verify_seed is {wishes['verify_seed']!r}", ["use a whole number"])
     _check_environments(decision, wishes["pytorch_environments"])

@@ -105,26 +105,26 @@ def test_damaged_layout_is_replaced(node, tmp_path):
 
 
 def test_link_that_is_not_there_may_be_set(tmp_path):
-    assert cuda_layout.check_link(str(tmp_path / "cuda"), "/opt/gpufleet/cuda") is None
+    assert cuda_layout.check_link(str(tmp_path / "cuda"), ["/opt/gpufleet/cuda"]) is None
 
 
 @pytest.mark.parametrize("target", ["/opt/gpufleet/cuda/11.8", "/nowhere/at/all"])
 def test_our_own_and_broken_links_may_be_set(tmp_path, target):
     (tmp_path / "cuda").symlink_to(target)
-    assert cuda_layout.check_link(str(tmp_path / "cuda"), "/opt/gpufleet/cuda") == target
+    assert cuda_layout.check_link(str(tmp_path / "cuda"), ["/opt/gpufleet/cuda"]) == target
 
 
 def test_a_link_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "cuda-12.4").mkdir()
     (tmp_path / "cuda").symlink_to("cuda-12.4")
     with pytest.raises(GpufleetError) as caught:
-        cuda_layout.check_link(str(tmp_path / "cuda"), "/opt/gpufleet/cuda")
+        cuda_layout.check_link(str(tmp_path / "cuda"), ["/opt/gpufleet/cuda"])
     assert caught.value.code == "GF-CUDA-LINK"
 
 
 def test_a_directory_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "cuda").mkdir()
     with pytest.raises(GpufleetError) as caught:
-        cuda_layout.check_link(str(tmp_path / "cuda"), "/opt/gpufleet/cuda")
+        cuda_layout.check_link(str(tmp_path / "cuda"), ["/opt/gpufleet/cuda"])
     assert caught.value.code == "GF-CUDA-LINK"
     assert "a directory" in caught.value.message

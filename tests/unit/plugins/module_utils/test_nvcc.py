@@ -31,7 +31,7 @@ def test_release_of_nvcc():
 
 def test_a_toolkit_that_works(tmp_path):
     run = answers((0, VERSION, ""), (0, "", ""), (0, "11080 11", ""))
-    assert nvcc.check("/opt/cuda", "11.8", "sm_80", str(tmp_path), run) == 11080
+    assert nvcc.check("/opt/cuda", "11.8", ["8.0"], str(tmp_path), run) == 11080
     assert "__global__" in (tmp_path / "check.cu").read_text()
 
 
@@ -47,6 +47,13 @@ def test_a_toolkit_that_works(tmp_path):
 )
 def test_what_does_not_work_is_named(tmp_path, rows, text):
     with pytest.raises(GpufleetError) as caught:
-        nvcc.check("/opt/cuda", "11.8", "sm_80", str(tmp_path), answers(*rows))
+        nvcc.check("/opt/cuda", "11.8", ["8.0"], str(tmp_path), answers(*rows))
     assert caught.value.code == "GF-NVCC-FAILED"
     assert text in caught.value.message
+
+
+def test_each_gpu_gets_code_of_its_own():
+    assert nvcc.flags(["7.0", "12.0"]) == [
+        "-gencode=arch=compute_70,code=sm_70",
+        "-gencode=arch=compute_120,code=sm_120",
+    ]

@@ -23,7 +23,11 @@ def plan(gpu: str | None = "NVIDIA A100", needed: tuple[str, ...] = ROLES, **mor
     environment = {"name": "default", "torch_version": "2.0.1+cu117", "path": "/e", "disk_mib": 4608}
     keys: dict[str, dict[str, Any]] = {
         "nvidia_driver": {"version": "535", "source": "distro", "flavour": "open", "download_mib": 9, "disk_mib": 9},
-        "cuda_toolkit": {"toolkits": [{"version": "11.8"}] if gpu else [], "download_mib": 9, "disk_mib": 9},
+        "cuda_toolkit": {
+            "toolkits": [{"version": "11.8", "requirement": None}] if gpu else [],
+            "download_mib": 9,
+            "disk_mib": 9,
+        },
         "cudnn": {"cudnns": []},
         "python": {"version": "3.11", "interpreter": "/usr/bin/python3.11"},
         "pytorch": {"environments": [{**environment, "lock": {"download_bytes": 2_300_000_000}}]},

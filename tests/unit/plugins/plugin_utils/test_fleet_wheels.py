@@ -35,6 +35,7 @@ class Index:
         self.made: list[list[str]] = []
         self.down: set[str | None] = set()
         self.tried: list[str | None] = []
+        self.brings: dict[str, list[str]] = {}
 
     def compile(self, requirements: list[str], _made_for: Any, index: str | None, extra: str | None) -> dict[str, Any]:
         self.tried.append(extra)
@@ -42,7 +43,8 @@ class Index:
             raise GpufleetError("GF-INDEX-UNREACHABLE", "the index (x) does not answer (y): why", "down", "try again")
         self.made.append(requirements)
         names = [requirement.split("==") for requirement in requirements]
-        return {"packages": [package(name, *version) for name, *version in names]}
+        found = [(each, version) for name, *version in names for each in self.brings.get(name, [name])]
+        return {"packages": [package(name, *version) for name, version in found]}
 
 
 def package(name: str, version: str = "1") -> dict[str, Any]:
@@ -81,6 +83,7 @@ def plan(instead: dict[str, Any] | None = None) -> dict[str, Any]:
     stages = {
         "pytorch": {"environments": [environment], "why": ["chosen"]},
         "cudnn": {"cudnns": []},
+        "cuda_toolkit": {"toolkits": []},
         "python": {"version": "3.11"},
         "verify": {"environments": [proof]},
     }
@@ -220,3 +223,13 @@ def test_plans_do_not_share_what_is_changed(tmp_path: Path) -> None:
     second = copy.deepcopy(first)
     filled(first, run)["lock"]["text"] = "changed"
     assert filled(second, run)["lock"]["text"] != "changed"
+
+
+def test_a_toolkit_of_wheels_is_locked(tmp_path: Path, index: Index) -> None:
+    index.brings = {"cuda-toolkit[all]": ["cuda-toolkit", "nvidia-cuda-nvcc"]}
+    made = plan()
+    toolkit: dict[str, Any] = {"requirement": "cuda-toolkit[all]==13.0.2", "index_url": "", "wheels": []}
+    made["stages"]["cuda_toolkit"] = {"toolkits": [toolkit]}
+    lock_stages(made, NODE, RunLocks(str(tmp_path), write=True))
+    assert [(wheel["name"], wheel["sha256"]) for wheel in toolkit["wheels"]] == [("nvidia-cuda-nvcc", "a" * 64)]
+    assert list(tmp_path.glob("pylock.cuda-toolkit-13_0_2-py3_11-*.toml"))

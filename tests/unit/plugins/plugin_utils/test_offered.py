@@ -78,3 +78,15 @@ def test_another_distribution_is_untried_and_another_system_refused() -> None:
     }
     mac["pythons"] = ["3.11"]
     assert codes(checked({**facts(), "node": mac}), "conflicts") == ["GF-NOT-YET"]
+
+
+def test_a_toolkit_of_wheels_is_offered_everywhere() -> None:
+    for node in (facts(), facts(distribution="Rocky", version="9.4"), facts(distribution="Ubuntu", version="24.04")):
+        plan = checked(node, pytorch_version="auto", cuda_toolkit_source="wheels", cuda_toolkit_version="13.0")
+        assert plan["ok"], plan["conflicts"]
+        assert plan["stages"]["cuda_toolkit"]["toolkits"][0]["layout"] == "wheels"
+
+
+@pytest.mark.parametrize("wanted", [{"gpufleet_hold": True}, {"gpufleet_environment": "modules"}])
+def test_what_no_role_does_yet_is_refused(wanted: dict[str, Any]) -> None:
+    assert codes(checked(facts("a100"), **wanted), "conflicts") == ["GF-NOT-YET"]

@@ -12,7 +12,12 @@ def plan(**facts: Any) -> dict[str, Any]:
     cudnn = {"version": "8.9", "path": "/c", "disk_mib": None, "wheel": {"size": 100 * sizes.MIB}}
     stages = {
         "nvidia_driver": {"needed": True, "version": "535", "download_mib": 10, "disk_mib": 30},
-        "cuda_toolkit": {"needed": True, "toolkits": [{"version": "11.8"}], "download_mib": 20, "disk_mib": 50},
+        "cuda_toolkit": {
+            "needed": True,
+            "toolkits": [{"version": "11.8", "requirement": None}],
+            "download_mib": 20,
+            "disk_mib": 50,
+        },
         "cudnn": {"needed": True, "cudnns": [cudnn]},
         "pytorch": {"needed": True, "environments": [environment]},
     }
@@ -61,3 +66,15 @@ def test_an_unknown_size_makes_the_sum_a_least_one() -> None:
 def test_a_disk_size_that_nobody_knows_is_twice_the_download() -> None:
     part = sizes.environment_part({"name": "x", "disk_mib": None, "lock": {"download_bytes": 10 * sizes.MIB}})
     assert (part.disk_mib, part.estimated) == (20, True)
+
+
+def test_a_toolkit_of_wheels_is_as_large_as_its_wheels() -> None:
+    wheels = [{"size": 30 * sizes.MIB}, {"size": 12 * sizes.MIB}]
+    toolkit = {"version": "13.0", "path": "/cuda/13.0", "requirement": "cuda-toolkit[all]==13.0.2", "wheels": wheels}
+    made = plan()
+    made["stages"]["cuda_toolkit"]["toolkits"] = [toolkit]
+    found = {part.name: part for part in sizes.parts(made)}
+    assert found["CUDA toolkit 13.0"] == sizes.Part("CUDA toolkit 13.0", 42 * sizes.MIB, 84, estimated=True)
+    assert "CUDA toolkit" not in found
+    made["facts"]["cuda"]["toolkits"] = [{"version": "13.0", "path": "/cuda/13.0"}]
+    assert "CUDA toolkit 13.0" not in {part.name for part in sizes.parts(made)}

@@ -1,0 +1,126 @@
+#!/usr/bin/python
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cuda_wheels
+short_description: Makes a CUDA toolkit from NVIDIA's component wheels
+description:
+  - Fetches the wheels, checks size and SHA-256 of each, and lays their files out beside O(path) as NVIDIA's installers do
+    (C(bin), C(include), C(lib64), C(nvvm)), which they then become in one step.
+  - No package manager takes part and nothing is written outside of O(path). The wheels hold nvcc from CUDA 13.0 on.
+version_added: 0.1.0
+author:
+  - gpufleet contributors (@gpufleet)
+extends_documentation_fragment:
+  - gpufleet.stack.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+options:
+  path:
+    description: The toolkit's directory.
+    type: path
+    required: true
+  version:
+    description: The toolkit's version, with three numbers.
+    type: str
+    required: true
+  wheels:
+    description: The wheels of the components.
+    type: list
+    elements: dict
+    required: true
+    options:
+      name:
+        description: Name of the component.
+        type: str
+        required: true
+      version:
+        description: Version of the component.
+        type: str
+      url:
+        description: Address of the wheel.
+        type: str
+        required: true
+      sha256:
+        description: SHA-256 of the wheel.
+        type: str
+        required: true
+      size:
+        description: Bytes of the wheel, where they are known.
+        type: int
+"""
+
+EXAMPLES = r"""
+- name: Make CUDA 13.0
+  gpufleet.stack.cuda_wheels:
+    path: /opt/gpufleet/cuda/13.0
+    version: 13.0.2
+    wheels: "{{ wheels }}"
+"""
+
+RETURN = r"""
+path:
+  description: The directory.
+  returned: always
+  type: str
+  sample: /opt/gpufleet/cuda/13.0
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpufleet.stack.plugins.module_utils import cuda_wheels, download, trees
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+
+WHEEL = {
+    "name": {"type": "str", "required": True},
+    "version": {"type": "str"},
+    "url": {"type": "str", "required": True},
+    "sha256": {"type": "str", "required": True},
+    "size": {"type": "int"},
+}
+
+
+def install(path: str, version: str, wheels: list[dict[str, str]], digests: list[str]) -> None:
+    """Fetch and unpack. Wheels lie beside the directory, so that the next run goes on where one was cut off."""
+    folder = path.rstrip("/") + ".wheels"
+    files = []
+    for wheel in wheels:
+        files.append(os.path.join(folder, wheel["sha256"] + ".whl"))
+        download.fetch(wheel["url"], files[-1], wheel["sha256"], int(wheel["size"]) if wheel["size"] else None)
+    cuda_wheels.unpack(files, path, version, digests)
+    trees.remove(folder)
+
+
+def main() -> None:
+    """Entry point of the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "version": {"type": "str", "required": True},
+            "wheels": {"type": "list", "elements": "dict", "required": True, "options": WHEEL},
+        },
+        supports_check_mode=True,
+    )
+    path, version, wheels = (module.params[name] for name in ("path", "version", "wheels"))
+    digests = [wheel["sha256"] for wheel in wheels]
+    try:
+        changed = not cuda_wheels.is_installed(path, version, digests)
+        if changed and not module.check_mode:
+            install(path, version, wheels, digests)
+    except GpufleetError as error:
+        module.fail_json(msg=str(error), error=error.as_dict())
+    except OSError as error:
+        module.fail_json(msg=f"{path} cannot be made: {error}")
+    module.exit_json(changed=changed, path=path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The package with the kernel's headers, from which DKMS builds NVIDIA's module. Private to the collection.
+
+Names: NVIDIA's Driver Installation Guide (preparing Debian, Ubuntu and RHEL) and the distributions' own packages.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import node
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
+
+DEB_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_UBUNTU_KERNEL = re.compile(r"^\d+\.\d+\.\d+-\d+-([a-z][a-z0-9-]*)$")
+_EL_KERNEL = re.compile(r"\.el\d")
+
+
+def package(decision: Decision, row: Row) -> str:
+    """The headers that follow the kernel's updates; where there is no such package, those of the running kernel.
+
+    :param row: the row of the catalog with the driver's packages; one of a distribution's archive names the headers.
+    """
+    known = row.get("headers", {}).get(DEB_ARCHITECTURES[decision.architecture])
+    if known:
+        return str(known)
+    release = decision.facts["gpu"]["kernel"]["release"] or ""
+    distribution = node.distribution(decision) or {}
+    if distribution["family"] != "apt":
+        # A kernel of another make (a container's host) has no headers in the distribution: the newest are taken.
+        return f"kernel-devel-{release}" if _EL_KERNEL.search(release) else "kernel-devel"
+    if distribution["name"] == "Debian":
+        return f"linux-headers-{DEB_ARCHITECTURES[decision.architecture]}"
+    flavour = _UBUNTU_KERNEL.match(release)
+    return f"linux-headers-{flavour.group(1) if flavour else 'generic'}"
