@@ -1,6 +1,7 @@
 # make site                      this machine becomes a verified PyTorch machine
 # make site ARGS="-i X -K"       the same across an inventory; ARGS go to ansible-playbook
 # make test                      everything that continuous integration runs
+# make test-all                  the same, and what takes longer (make releases: drivers of other Debian releases)
 # make lint|unit|torch|sanity|molecule one part of it;  make build: the collection's archive;  make clean
 
 SHELL := /bin/bash
@@ -21,7 +22,7 @@ BIN := $(VENV)/bin
 REPORTS := .cache/reports
 MOLECULE_ENV = PATH="$(CURDIR)/$(BIN):$$PATH" ANSIBLE_HOST_PATTERN_MISMATCH=error PROJECT_ROOT="$(CURDIR)"
 
-.PHONY: help site test lint unit torch sanity molecule integration nodes-down packages build clean
+.PHONY: help site test test-all releases lint unit torch sanity molecule integration nodes-down packages build clean
 help:
 	@sed -n '/^# make/{s/^# //;p}' Makefile
 
@@ -82,6 +83,9 @@ $(VENV)/test.stamp: requirements-test.txt $(VENV)/site.stamp
 test:
 	@exec tests/tools/steps packages lint unit torch sanity molecule
 
+test-all:
+	@exec tests/tools/steps packages lint unit torch sanity molecule releases
+
 packages:
 	@exec tests/tools/packages
 
@@ -114,7 +118,12 @@ molecule: $(VENV)/test.stamp
 
 integration: $(VENV)/test.stamp
 	@mkdir -p $(REPORTS)
-	$(MOLECULE_ENV) $(BIN)/python -m pytest tests/integration --junitxml=$(REPORTS)/integration.xml $(ARGS)
+	$(MOLECULE_ENV) $(BIN)/python -m pytest tests/integration -m "not slow" --junitxml=$(REPORTS)/integration.xml $(ARGS)
+
+# Nodes of their own, so the scenario need not be up.
+releases: $(VENV)/test.stamp
+	@mkdir -p $(REPORTS)
+	$(MOLECULE_ENV) $(BIN)/python -m pytest tests/integration -m slow --junitxml=$(REPORTS)/releases.xml $(ARGS)
 
 nodes-down: $(VENV)/test.stamp
 	@$(MOLECULE_ENV) molecule destroy -s $(SCENARIO)

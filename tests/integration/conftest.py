@@ -81,14 +81,14 @@ class World:
 
 
 @contextlib.contextmanager
-def fresh(name: str, work: Path, *options: str, **variables: Any) -> Iterator[World]:
+def fresh(name: str, work: Path, *options: str, suite: str = "bookworm", **variables: Any) -> Iterator[World]:
     """A world with one bare, prepared node named `node`; `options` go to tests/tools/nodes, `variables` are the node's."""
     inventory = work / "nodes.yml"
     hosts = {"nodes": {"hosts": {"node": variables}, "vars": {"node_world": name}}}
     inventory.write_text(yaml.safe_dump(hosts), encoding="utf-8")
     world = World(name, inventory, work)
     try:
-        world.tool("up", "node=bookworm", *options)
+        world.tool("up", f"node={suite}", *options)
         prepared = world.play(playbook="molecule/shared/prepare.yml")
         assert prepared.rc == 0, prepared.stdout
         yield world

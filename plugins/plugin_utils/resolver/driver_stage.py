@@ -17,7 +17,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.driver_opt
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_least, in_series
 
 EMPTY: Row = {
-    "version": None, "source": None, "flavour": None, "components": [], "packages": [], "blacklist": [],
+    "version": None, "source": None, "flavour": None, "components": [], "packages": [], "obsolete": [], "blacklist": [],
     "kernel_release": None, "sysroot": "/", "repository": None, "pin": None, "module_stream": None, "versionlock": None,
     "download_mib": None, "disk_mib": None, "reboot": False, "hold": False, "hold_kernel": False,
 }  # fmt: skip
@@ -42,6 +42,7 @@ def plan(decision: Decision, choice: driver.Choice | None) -> Row:
         "flavour": option.flavour,
         "components": option.row.get("components", []),
         "packages": _packages(decision, option),
+        "obsolete": _obsolete(decision, option),
         "blacklist": decision.catalog["driver"]["competitors"]["modules"],
         "kernel_release": decision.facts["gpu"]["kernel"]["release"],
         "sysroot": decision.wanted["gpufleet_gpu_sysroot"],
@@ -58,6 +59,14 @@ def _packages(decision: Decision, option: Option) -> list[str]:
     if option.source == "runfile":
         return []
     return [headers.package(decision, option.row), *driver_options.packages(option, driver.has_fabric(decision))]
+
+
+def _obsolete(decision: Decision, option: Option) -> list[str]:
+    """Packages of the distribution's other drivers: they can stand beside the wanted ones, and the node would have two."""
+    if option.source != "distro":
+        return []  # NVIDIA's branches and flavours exclude each other
+    others = {name for other in driver_options.archive(decision) for name in driver_options.packages(other, True)}
+    return sorted(others - set(driver_options.packages(option, True)))
 
 
 def _repository(decision: Decision, option: Option) -> Row:

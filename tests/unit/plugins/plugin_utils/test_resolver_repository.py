@@ -127,3 +127,14 @@ def test_wheels_of_cuda_12_have_no_compiler() -> None:
     node = facts("a100", driver="590.48.01", loaded="590.48.01")
     plan = resolve(node, {"cuda_toolkit_source": "wheels", "cuda_toolkit_version": "12.4"}, catalog.load())
     assert [each["code"] for each in plan["conflicts"]] == ["GF-TOOLKIT-UNAVAILABLE"]
+
+
+def test_the_packages_of_the_other_drivers_are_obsolete() -> None:
+    def driver(branch: str) -> dict[str, Any]:
+        return dict(stages(facts("a100", version="13"), nvidia_driver_version=branch)["nvidia_driver"])
+
+    newer, older = driver("550"), driver("535")
+    assert {"libcuda1", "nvidia-alternative", "nvidia-kernel-dkms"} <= set(older["obsolete"])
+    assert {"libnvidia-tesla-535-cuda1", "nvidia-tesla-535-alternative"} <= set(newer["obsolete"])
+    for stage in (newer, older):
+        assert not set(stage["obsolete"]) & set(stage["packages"])

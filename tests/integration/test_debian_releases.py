@@ -1,0 +1,64 @@
+"""Debian 11 and 13 with their real drivers: installed, another branch in its place, never two at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .conftest import Run, World, fresh
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.slow
+
+RECORDED = {"node_recording": "debian12-a100", "gpufleet_gpu_sysroot": "/opt/recorded/a100"}
+# A release of the package index that needs none of the PyTorch project's own index.
+TORCH = {"11": "2.0.1", "13": "2.6.0"}
+
+
+@pytest.fixture(scope="module")
+def trixie(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with fresh("trixie", tmp_path_factory.mktemp("trixie"), suite="trixie", **RECORDED) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def bullseye(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with fresh("bullseye", tmp_path_factory.mktemp("bullseye"), suite="bullseye", **RECORDED) as world:
+        yield world
+
+
+def provision(world: World, release: str, **wanted: str) -> Run:
+    run = world.play(cmdline="--tags nvidia_driver", pytorch_version=TORCH[release], **wanted)
+    assert run.rc == 0, run.stdout
+    return run
+
+
+def modules(world: World) -> set[str]:
+    """The versions of the drivers whose modules the node has, asked of modinfo: each driver has one module for DRM."""
+    return set(world.sh("node", "find /lib/modules -name 'nvidia*-drm.ko*' | xargs -n1 modinfo -F version").split())
+
+
+def loader_takes(world: World) -> set[str]:
+    """The files that programs get for the driver's two main libraries."""
+    found = world.sh(
+        "node", "ldconfig -p | sed -n 's/.*\\(libcuda\\|libnvidia-ml\\).so.1 .*=> //p' | xargs -n1 readlink -f"
+    )
+    return {path.rpartition(".so.")[2] for path in found.split()}
+
+
+def test_debian_13_changes_its_branch_and_comes_back(trixie: World) -> None:
+    for branch, version in (("550", "550.163.01"), ("535", "535.274.02"), ("550", "550.163.01")):
+        provision(trixie, "13", nvidia_driver_version=branch)
+        assert modules(trixie) == {version}
+        assert loader_takes(trixie) == {version}
+    assert provision(trixie, "13", nvidia_driver_version="550").changed("node") == 0
+
+
+def test_debian_11_has_two_branches(bullseye: World) -> None:
+    for branch in ("470", "535"):
+        provision(bullseye, "11", nvidia_driver_version=branch, pytorch_cuda="cu117")
+        assert {version.split(".")[0] for version in modules(bullseye)} == {branch}
+        assert {version.split(".")[0] for version in loader_takes(bullseye)} == {branch}
