@@ -68,6 +68,7 @@ def kernels(root: str = "/") -> list[dict[str, Any]]:
                 "image": os.path.exists(os.path.join(root, "boot/vmlinuz-" + release)),
                 "module": module_file(release, root),
                 "version": None,
+                "signer": None,
             }
         )
     return found
@@ -153,11 +154,13 @@ def dkms_error(kernel: str, name: str, version: str, detail: str) -> GpufleetErr
 
 
 def measure_versions(state: list[dict[str, Any]], run: Run) -> None:
-    """Ask modinfo for the version of each module file."""
+    """Ask modinfo for the version of each module file, and for who signed it."""
     for kernel in state:
         if kernel["module"] is not None:
             code, out, _err = run(["modinfo", "-F", "version", kernel["module"]])
             kernel["version"] = out.strip() or None if code == 0 else None
+            code, out, _err = run(["modinfo", "-F", "signer", kernel["module"]])
+            kernel["signer"] = out.strip() or None if code == 0 else None
 
 
 def check(state: list[dict[str, Any]], libraries: dict[str, list[str]], root: str = "/") -> str:
@@ -229,3 +232,18 @@ def load(run: Run) -> None:
                 "Secure Boot accepts signed modules only, or this driver does not support the GPU (see dmesg)",
                 "dmesg | grep -i -e nvidia -e NVRM; Secure Boot: mokutil --import /var/lib/dkms/mok.pub",
             )
+
+
+def require_loaded(wanted: str, loaded: str | None, reason: str | None) -> None:
+    """Whether a reboot brought the driver that it was made for.
+
+    :raises GpufleetError: GF-REBOOT-UNPROVED.
+    """
+    if loaded != wanted:
+        raise GpufleetError(
+            "GF-REBOOT-UNPROVED",
+            f"the node was rebooted for driver {wanted}, and {loaded or 'no driver'} is loaded"
+            + (f": {reason}" if reason else ""),
+            "the node came up with another kernel, or an old initramfs loads the former driver",
+            "uname -r; dmesg | grep -i -e nvidia -e NVRM; update-initramfs -u -k all; then reboot and run this play again",
+        )

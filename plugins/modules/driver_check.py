@@ -32,6 +32,14 @@ options:
     description: Load the driver where that is possible. Leave it off on a node without a GPU.
     type: bool
     default: false
+  rebooted:
+    description: The node was rebooted for this driver. Fail with GF-REBOOT-UNPROVED where O(wanted) is not loaded.
+    type: bool
+    default: false
+  wanted:
+    description: The version that O(rebooted) asks for. Empty for the installed one.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -48,7 +56,7 @@ version:
   type: str
   sample: 535.309.01
 kernels:
-  description: Every kernel with release, headers, image, module (file) and version of the module.
+  description: Every kernel with release, headers, image, module (file), its version and who signed it (null, nobody).
   returned: always
   type: list
   elements: dict
@@ -58,6 +66,7 @@ kernels:
       image: true
       module: /lib/modules/6.1.0-56-amd64/updates/dkms/nvidia-current.ko
       version: 535.309.01
+      signer: DKMS module signing key
 libraries:
   description: Versions in the names of the driver's libraries.
   returned: always
@@ -96,7 +105,12 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.errors import Gpufl
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
-        argument_spec={"build": {"type": "bool", "default": False}, "load": {"type": "bool", "default": False}},
+        argument_spec={
+            "build": {"type": "bool", "default": False},
+            "load": {"type": "bool", "default": False},
+            "rebooted": {"type": "bool", "default": False},
+            "wanted": {"type": "str", "default": ""},
+        },
         supports_check_mode=True,
     )
     module.run_command_environ_update = {"LANGUAGE": "C", "LC_ALL": "C"}
@@ -129,6 +143,8 @@ def main() -> None:
             if not module.check_mode:
                 driver_state.load(run)
                 result["loaded"] = driver_state.loaded_modules()["version"]
+        if module.params["rebooted"]:
+            driver_state.require_loaded(module.params["wanted"] or version, result["loaded"], reason)
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict(), **result)
     module.exit_json(version=version, reboot_needed=reason is not None, reason=reason, **result)

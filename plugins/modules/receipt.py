@@ -12,6 +12,8 @@ description:
   - Measures packages, files, links and directory trees and writes them with the digest of the plan's stage to
     C(<state_dir>/receipts/<role>.json), atomically.
   - The probe of the next run compares the receipt with the node; while both agree the whole role is skipped.
+  - With O(state=begun) before the role's work it writes down what the node has already, to
+    C(<state_dir>/baselines/<role>.json). The receipt then says which packages the role added, so that they can be removed.
 version_added: 0.1.0
 author:
   - gpufleet contributors (@gpufleet)
@@ -27,10 +29,16 @@ options:
     description: Name of the role, without the collection's name.
     type: str
     required: true
-  digest:
-    description: SHA-256 of the stage of the plan that the role carried out.
+  state:
+    description:
+      - V(begun), before the work, takes note of the node as it is; a note that a run which was cut off left stays.
+      - V(present), at the end, writes the receipt.
     type: str
-    required: true
+    choices: [begun, present]
+    default: present
+  digest:
+    description: SHA-256 of the stage of the plan that the role carried out. Required for O(state=present).
+    type: str
   packages:
     description: Packages of the distribution that the role installed.
     type: list
@@ -63,6 +71,12 @@ options:
 """
 
 EXAMPLES = r"""
+- name: Take note of the node as it is
+  gpufleet.stack.receipt:
+    role: python
+    state: begun
+    packages: [python3.11-venv]
+
 - name: Record what was installed
   gpufleet.stack.receipt:
     role: python
@@ -72,22 +86,30 @@ EXAMPLES = r"""
 
 RETURN = r"""
 receipt:
-  description: The receipt as written, or as it would be written in check mode.
-  returned: when not in check mode
+  description: The receipt as written.
+  returned: with O(state=present), when not in check mode
   type: dict
-  sample: {"schema": 1, "role": "python", "packages": {"python3.11-venv": "3.11.2-6"}}
+  sample: {"schema": 1, "role": "python", "packages": {"python3.11-venv": "3.11.2-6"}, "added_packages": ["python3.11-venv"]}
 path:
-  description: Where the receipt lies on the node.
+  description: Where the receipt lies on the node, or with O(state=begun) the note.
   returned: always
   type: str
   sample: /var/lib/gpufleet/receipts/python.json
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import receipts
+from ansible_collections.gpufleet.stack.plugins.module_utils import receipts, removal_baseline
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 LISTS = ("packages", "files", "links", "trees", "kernel_modules")
+
+
+def begin(module: AnsibleModule) -> None:
+    """Take note of the node before the role works, and end the module."""
+    state_dir, role = module.params["state_dir"], module.params["role"]
+    wanted = {name: module.params[name] for name in LISTS}
+    baseline = removal_baseline.begin(state_dir, role, wanted, check_mode=module.check_mode)
+    module.exit_json(changed=baseline is not None, path=removal_baseline.baseline_path(state_dir, role))
 
 
 def main() -> None:
@@ -99,12 +121,16 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             role={"type": "str", "required": True},
-            digest={"type": "str", "required": True},
+            state={"type": "str", "choices": ["begun", "present"], "default": "present"},
+            digest={"type": "str"},
             state_dir={"type": "path", "default": receipts.STATE_DIR},
             **lists,
         ),
+        required_if=[("state", "present", ["digest"])],
         supports_check_mode=True,
     )
+    if module.params["state"] == "begun":
+        begin(module)
     path = receipts.receipt_path(module.params["state_dir"], module.params["role"])
     if module.check_mode:
         # A dry run of a bare node installed nothing, so there is nothing to measure.
@@ -113,8 +139,10 @@ def main() -> None:
         receipt = receipts.measure(
             module.params["role"], module.params["digest"], *(module.params[name] for name in LISTS)
         )
+        receipt = removal_baseline.close(module.params["state_dir"], module.params["role"], receipt)
         former = receipts.read_json(path)
         receipts.write_json(path, receipt)
+        removal_baseline.finish(module.params["state_dir"], module.params["role"])
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
     same = former is not None and all(former.get(key) == receipt[key] for key in receipt if key != "written_at")

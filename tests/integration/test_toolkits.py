@@ -50,4 +50,4 @@ def test_a_second_toolkit_stands_beside_and_the_default_is_a_small_change(node: 
     assert node.sh("node", RELEASE) == "13.1"
     assert node.sh("node", COMPILE) == "13010"
     assert node.sh("node", trees) == before
-    assert run.changed("node") == 2, run.stdout  # the link and the receipt
+    assert run.changed("node") == 3, run.stdout  # the note before the work, the link, the receipt
