@@ -1,7 +1,7 @@
 # make site                      this machine becomes a verified PyTorch machine
 # make site ARGS="-i X -K"       the same across an inventory; ARGS go to ansible-playbook
 # make test                      everything that continuous integration runs
-# make test-all                  the same, and what takes longer (make releases: drivers of other Debian releases)
+# make test-all                  the same, and what takes longer (make releases: drivers on Debian 13)
 # make lint|unit|torch|sanity|molecule one part of it;  make build: the collection's archive;  make clean
 
 SHELL := /bin/bash

@@ -195,6 +195,33 @@ def check(state: list[dict[str, Any]], libraries: dict[str, list[str]], root: st
     return distinct.pop()
 
 
+def loader_versions(run: Run) -> dict[str, str | None]:
+    """The version that programs get for each of the driver's libraries, None where the loader finds none."""
+    code, out, _err = run(["ldconfig", "-p"])
+    found: dict[str, str | None] = {}
+    for library in LIBRARIES:
+        # The first line of a name is the one that is taken; 32-bit libraries have no x86-64 or AArch64 among their marks.
+        match = re.search(rf"^\s*{re.escape(library)}\.1 \(.*(?:x86-64|AArch64).*\) => (\S+)$", out, re.MULTILINE)
+        target = os.path.basename(os.path.realpath(match[1])) if code == 0 and match else ""
+        found[library] = target[len(library) + 1 :] if target.startswith(library + ".") else None
+    return found
+
+
+def check_loader(version: str, found: dict[str, str | None]) -> None:
+    """Programs must get the libraries that were installed; two drivers' packages can hide them from each other.
+
+    :raises GpufleetError: GF-DRIVER-MISMATCH.
+    """
+    wrong = [f"{name}.1: {got or 'not found'}" for name, got in sorted(found.items()) if got != version]
+    if wrong:
+        raise GpufleetError(
+            "GF-DRIVER-MISMATCH",
+            f"driver {version} is installed, and programs get other libraries: {', '.join(wrong)}",
+            "the packages of another driver are installed beside it, or a copy lies elsewhere on the loader's path",
+            "ldconfig -p | grep libcuda; dpkg -S or rpm -qf tells whose it is; remove it, then run this play again",
+        )
+
+
 def reboot_reason(
     state: list[dict[str, Any]], version: str, running: str, loaded: dict[str, Any]
 ) -> tuple[bool, str | None]:

@@ -16,6 +16,7 @@ import tempfile
 import time
 from typing import Any, Iterable
 
+from ansible_collections.gpufleet.stack.plugins.module_utils import package_hold
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.packages import installed_versions
 
@@ -97,6 +98,7 @@ def measure(
     links: list[str],
     trees: list[str],
     kernel_modules: list[str],
+    holds: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Make the receipt of what is on the node now.
 
@@ -113,10 +115,11 @@ def measure(
         "links": {path: link_target(path) for path in sorted(links)},
         "trees": {path: tree_state(path) for path in sorted(trees)},
         "kernel_modules": {name: module_version(name) for name in sorted(kernel_modules)},
+        "holds": {name: is_held or None for name, is_held in sorted(package_hold.held(holds).items())} if holds else {},
     }
     missing = [
         f"{kind[:-1].replace('_', ' ')} {name}"
-        for kind in ("packages", "files", "links", "trees", "kernel_modules")
+        for kind in ("packages", "files", "links", "trees", "kernel_modules", "holds")
         for name, state in receipt[kind].items()
         if state is None
     ]
@@ -146,6 +149,10 @@ def check(receipt: dict[str, Any]) -> list[str]:
         now = link_target(path)
         if now != target:
             drift.append(f"link {path} pointed to {target}, " + (f"points to {now}" if now else "is gone"))
+    holds = receipt.get("holds", {})
+    for name, is_held in (package_hold.held(holds) if holds else {}).items():
+        if not is_held:
+            drift.append(f"package {name} was held, is not")
     for path, state in receipt.get("trees", {}).items():
         now_tree = tree_state(path)
         if now_tree != state:

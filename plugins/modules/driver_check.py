@@ -9,7 +9,8 @@ DOCUMENTATION = r"""
 module: driver_check
 short_description: Proves that the installed NVIDIA driver is whole
 description:
-  - Every kernel with headers must have an nvidia module, and its version must be that of the libraries.
+  - Every kernel with headers must have an nvidia module, and its version must be that of the libraries, which must be the ones
+    that the loader gives to programs.
   - Builds with DKMS what is missing and loads the driver, each only when told to.
   - The driver is loaded only where the running kernel has the module, no other driver holds the GPU and none is
     loaded yet. Nothing is ever unloaded and nothing is rebooted; RV(reboot_needed) says when that is left to do.
@@ -136,6 +137,7 @@ def main() -> None:
             result["built"] = driver_state.build(kernels, run)
         driver_state.measure_versions(kernels, run)
         version = driver_state.check(kernels, libraries)
+        driver_state.check_loader(version, driver_state.loader_versions(run))
         loadable, reason = driver_state.reboot_reason(kernels, version, os.uname().release, loaded)
         result["changed"] = bool(result["built"])
         if loadable and module.params["load"]:

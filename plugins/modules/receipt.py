@@ -64,6 +64,11 @@ options:
     type: list
     elements: str
     default: []
+  holds:
+    description: Packages that the role put on hold. One that is found without its hold is drift.
+    type: list
+    elements: str
+    default: []
   state_dir:
     description: Directory of the collection's state on the node.
     type: path
@@ -101,7 +106,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.stack.plugins.module_utils import receipts, removal_baseline
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
-LISTS = ("packages", "files", "links", "trees", "kernel_modules")
+LISTS = ("packages", "files", "links", "trees", "kernel_modules", "holds")
 
 
 def begin(module: AnsibleModule) -> None:

@@ -40,8 +40,6 @@ def check(plan: Row, facts: Row, wanted: Row) -> None:
 
 
 def _check_switches(plan: Row, wanted: Row) -> None:
-    if wanted.get("gpufleet_hold"):
-        _refuse(plan, "holding packages (gpufleet_hold)", "no role does it, so far", ["gpufleet_hold: false"])
     if wanted.get("gpufleet_environment") == "modules":
         _refuse(plan, "gpufleet_environment: modules", "no role writes modulefiles, so far", ["use profile or none"])
 

@@ -168,7 +168,8 @@ def _outcome(node: Row, check_mode: bool) -> Outcome:
     if check_mode:
         return _dry_run(plan)
     if verdict is None:
-        return Outcome(UNKNOWN, "not verified - the run stopped before its end (see its error above)", ())
+        why = "verify was not part of this run (--tags), or the run stopped before it (see its error above)"
+        return Outcome(UNKNOWN, f"not verified - {why}", ())
     if verdict["plan_digest"] != plan["stages"]["verify"]["digest"]:
         return Outcome(UNKNOWN, "not verified - its last verdict is about another plan (see its error above)", ())
     failed = failures(verdict)

@@ -1,4 +1,4 @@
-"""Debian 11 and 13 with their real drivers: installed, another branch in its place, never two at once."""
+"""Debian 13 with its real drivers: installed, another branch in its place, never two at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 RECORDED = {"node_recording": "debian12-a100", "gpufleet_gpu_sysroot": "/opt/recorded/a100"}
 # A release of the package index that needs none of the PyTorch project's own index.
-TORCH = {"11": "2.0.1", "13": "2.6.0"}
+TORCH = "2.6.0"
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +24,8 @@ def trixie(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
-@pytest.fixture(scope="module")
-def bullseye(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with fresh("bullseye", tmp_path_factory.mktemp("bullseye"), suite="bullseye", **RECORDED) as world:
-        yield world
-
-
-def provision(world: World, release: str, **wanted: str) -> Run:
-    run = world.play(cmdline="--tags nvidia_driver", pytorch_version=TORCH[release], **wanted)
+def provision(world: World, **wanted: str) -> Run:
+    run = world.play(cmdline="--tags nvidia_driver", pytorch_version=TORCH, **wanted)
     assert run.rc == 0, run.stdout
     return run
 
@@ -51,14 +45,7 @@ def loader_takes(world: World) -> set[str]:
 
 def test_debian_13_changes_its_branch_and_comes_back(trixie: World) -> None:
     for branch, version in (("550", "550.163.01"), ("535", "535.274.02"), ("550", "550.163.01")):
-        provision(trixie, "13", nvidia_driver_version=branch)
+        provision(trixie, nvidia_driver_version=branch)
         assert modules(trixie) == {version}
         assert loader_takes(trixie) == {version}
-    assert provision(trixie, "13", nvidia_driver_version="550").changed("node") == 0
-
-
-def test_debian_11_has_two_branches(bullseye: World) -> None:
-    for branch in ("470", "535"):
-        provision(bullseye, "11", nvidia_driver_version=branch, pytorch_cuda="cu117")
-        assert {version.split(".")[0] for version in modules(bullseye)} == {branch}
-        assert {version.split(".")[0] for version in loader_takes(bullseye)} == {branch}
+    assert provision(trixie, nvidia_driver_version="550").changed("node") == 0

@@ -19,7 +19,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_
 EMPTY: Row = {
     "version": None, "source": None, "flavour": None, "components": [], "packages": [], "obsolete": [], "blacklist": [],
     "kernel_release": None, "sysroot": "/", "repository": None, "pin": None, "module_stream": None, "versionlock": None,
-    "download_mib": None, "disk_mib": None, "reboot": False, "hold": False, "hold_kernel": False,
+    "download_mib": None, "disk_mib": None, "reboot": False, "hold": [], "hold_kernel": False,
 }  # fmt: skip
 
 
@@ -50,8 +50,11 @@ def plan(decision: Decision, choice: driver.Choice | None) -> Row:
         "download_mib": option.row.get("download_mib"),
         "disk_mib": option.row.get("disk_mib"),
         "reboot": _reboot(decision, option),
-        "hold": decision.wanted["gpufleet_hold"],
-        "hold_kernel": decision.wanted["gpufleet_hold_kernel"],
+        # Not the headers: a kernel that comes without them would have no module.
+        "hold": driver_options.packages(option, driver.has_fabric(decision))
+        if decision.wanted["gpufleet_hold"]
+        else [],
+        "hold_kernel": decision.wanted["gpufleet_hold"] and decision.wanted["gpufleet_hold_kernel"],
     }
 
 

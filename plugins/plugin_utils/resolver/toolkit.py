@@ -26,7 +26,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.selection 
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_least, in_series, key
 
 NO_TOOLKIT: Row = {
-    "default": None, "toolkits": [], "profile": False, "modulefiles": None, "hold": False,
+    "default": None, "toolkits": [], "profile": False, "modulefiles": None, "hold": [],
     "download_mib": None, "disk_mib": None,
 }  # fmt: skip
 
@@ -168,17 +168,24 @@ def _stage(decision: Decision, found: list[Offer], reason: str) -> Row:
     for offer in found:
         decision.uses(f"CUDA toolkit {offer.version}", offer.archive or {})
         _check_compiler(decision, offer)
+    toolkits = [_toolkit(decision, offer) for offer in found]
     archives = [offer.archive for offer in found if offer.source != "wheels"]  # the lock knows the wheels' sizes
     return {
         "wanted": True,
         "why": [f"CUDA toolkit {offer.series} from {_place(decision, offer)}: {reason}" for offer in found],
         "default": found[0].series,
-        "toolkits": [_toolkit(decision, offer) for offer in found],
+        "toolkits": toolkits,
         **environment.description(decision),
-        "hold": decision.wanted["gpufleet_hold"],
+        "hold": _held(toolkits) if decision.wanted["gpufleet_hold"] else [],
         "download_mib": _total(archives, "download_mib"),
         "disk_mib": _total(archives, "disk_mib"),
     }
+
+
+def _held(toolkits: list[Row]) -> list[str]:
+    """CUDA's own packages; the compilers beside them are everybody's."""
+    names = {name.partition("=")[0] for toolkit in toolkits for name in toolkit["packages"]}
+    return sorted(name for name in names if "cuda" in name)
 
 
 def _total(rows: list[Row | None], field: str) -> int | None:

@@ -192,3 +192,38 @@ def test_load_loads_the_memory_module_too():
     commands = Commands({})
     driver_state.load(commands)
     assert commands.seen == ["modprobe nvidia", "modprobe nvidia-uvm"]
+
+
+def loader(folder, *, of, first=""):
+    """ldconfig's answer for libraries of one version in a folder."""
+    folder.mkdir()
+    lines = ["2 libs found in cache", first]
+    for library in driver_state.LIBRARIES:
+        (folder / f"{library}.{of}").touch()
+        (folder / f"{library}.1").symlink_to(f"{library}.{of}")
+        lines.append(f"\t{library}.1 (libc6,x86-64) => {folder}/{library}.1".expandtabs())
+    return Commands({"ldconfig -p": (0, "\n".join(lines), "")})
+
+
+def test_the_loader_gives_what_was_installed(tmp_path):
+    found = driver_state.loader_versions(loader(tmp_path / "lib", of=VERSION))
+    assert found == {"libcuda.so": VERSION, "libnvidia-ml.so": VERSION}
+    driver_state.check_loader(VERSION, found)
+
+
+def test_a_library_for_32_bits_is_not_what_programs_get(tmp_path):
+    old = "libcuda.so.1 (libc6) => /usr/lib/i386-linux-gnu/libcuda.so.1"
+    assert driver_state.loader_versions(loader(tmp_path / "lib", of=VERSION, first=old))["libcuda.so"] == VERSION
+
+
+@pytest.mark.parametrize("answer", ["another version", "nothing"])
+def test_what_programs_get_instead_is_a_mismatch(tmp_path, answer):
+    run = (
+        loader(tmp_path / "lib", of="550.163.01")
+        if answer == "another version"
+        else Commands({"ldconfig -p": (0, "", "")})
+    )
+    with pytest.raises(GpufleetError) as caught:
+        driver_state.check_loader(VERSION, driver_state.loader_versions(run))
+    assert caught.value.code == "GF-DRIVER-MISMATCH"
+    assert ("550.163.01" if answer == "another version" else "not found") in caught.value.message

@@ -87,6 +87,6 @@ def test_a_toolkit_of_wheels_is_offered_everywhere() -> None:
         assert plan["stages"]["cuda_toolkit"]["toolkits"][0]["layout"] == "wheels"
 
 
-@pytest.mark.parametrize("wanted", [{"gpufleet_hold": True}, {"gpufleet_environment": "modules"}])
+@pytest.mark.parametrize("wanted", [{"gpufleet_environment": "modules"}])
 def test_what_no_role_does_yet_is_refused(wanted: dict[str, Any]) -> None:
     assert codes(checked(facts("a100"), **wanted), "conflicts") == ["GF-NOT-YET"]

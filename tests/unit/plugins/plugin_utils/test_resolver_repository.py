@@ -82,7 +82,11 @@ def test_hold_and_modulefiles_are_part_of_the_stages() -> None:
     node = facts("a100")
     plain = stages(node, pytorch_version="2.0.1")
     asked = stages(node, pytorch_version="2.0.1", gpufleet_hold=True, gpufleet_environment="modules")
-    assert (plain["nvidia_driver"]["hold"], asked["nvidia_driver"]["hold"]) == (False, True)
+    assert (plain["nvidia_driver"]["hold"], plain["cuda_toolkit"]["hold"]) == ([], [])
+    assert "nvidia-kernel-dkms" in asked["nvidia_driver"]["hold"]
+    assert "linux-headers-amd64" not in asked["nvidia_driver"]["hold"]
+    assert asked["cuda_toolkit"]["hold"] == ["nvidia-cuda-toolkit", "nvidia-cuda-toolkit-gcc"]
+    assert not asked["nvidia_driver"]["hold_kernel"]
     assert (plain["cuda_toolkit"]["modulefiles"], plain["cuda_toolkit"]["profile"]) == (None, True)
     assert (asked["cuda_toolkit"]["modulefiles"], asked["cuda_toolkit"]["profile"]) == (
         "/opt/gpufleet/modulefiles",
