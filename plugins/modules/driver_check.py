@@ -99,7 +99,7 @@ reason:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import driver_state
+from ansible_collections.gpufleet.stack.plugins.module_utils import commands, driver_state
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 
@@ -114,15 +114,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    module.run_command_environ_update = {"LANGUAGE": "C", "LC_ALL": "C"}
-
-    def run(command: list[str]) -> tuple[int, str, str]:
-        program = module.get_bin_path(command[0], opt_dirs=["/usr/sbin", "/sbin"])
-        if program is None:
-            return 127, "", f"{command[0]} is not installed"
-        code, out, err = module.run_command([program, *command[1:]])
-        return code, out, err
-
+    run = commands.runner(module)
     libraries = driver_state.library_versions()
     kernels = driver_state.kernels()
     loaded = driver_state.loaded_modules()

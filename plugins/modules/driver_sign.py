@@ -72,7 +72,7 @@ import os
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import driver_swap, kernel, secure_boot
+from ansible_collections.gpufleet.stack.plugins.module_utils import commands, driver_swap, kernel, secure_boot
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.pci import read_text
 
@@ -98,15 +98,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    module.run_command_environ_update = {"LANGUAGE": "C", "LC_ALL": "C"}
-
-    def run(command: list[str]) -> tuple[int, str, str]:
-        program = module.get_bin_path(command[0], opt_dirs=["/usr/sbin", "/sbin"])
-        if program is None:
-            return 127, "", f"{command[0]} is not installed"
-        code, out, err = module.run_command([program, *command[1:]])
-        return code, out, err
-
+    run = commands.runner(module)
     root, key, certificate = (module.params[name] for name in ("sysroot", "key", "certificate"))
     # One of the two alone is a slip; the check then names the path that is missing.
     given = secure_boot.Pair(key, certificate) if key or certificate else None

@@ -92,7 +92,7 @@ reason:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import driver_swap
+from ansible_collections.gpufleet.stack.plugins.module_utils import commands, driver_swap
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 
@@ -105,15 +105,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    module.run_command_environ_update = {"LANGUAGE": "C", "LC_ALL": "C"}
-
-    def run(command: list[str]) -> tuple[int, str, str]:
-        program = module.get_bin_path(command[0], opt_dirs=["/usr/sbin", "/sbin"])
-        if program is None:
-            return 127, "", f"{command[0]} is not installed"
-        code, out, err = module.run_command([program, *command[1:]])
-        return code, out, err
-
+    run = commands.runner(module)
     wanted = module.params["version"]
     swap = driver_swap.Swap(wanted, run, module.params["sysroot"])
     before = swap.loaded()

@@ -99,6 +99,7 @@ def test_nothing_is_written_where_everything_is_there(node):
 def test_repositories_of_third_parties_are_left_alone(node):
     root = node(
         main="deb http://mirror.example/debian bookworm main\n",
+        # trusted=yes as vendors' instructions have it: the text is only read, and no apt takes anything from there.
         vendor__list="deb [trusted=yes] http://vendor.example/apt bookworm stable\ndeb http://vendor.example/x ./\n",
     )
     assert "vendor" not in plan(root)
