@@ -48,7 +48,7 @@ def _check_driver(plan: Row, node: Row, there: Row) -> None:
     stage = plan["stages"]["nvidia_driver"]
     if not stage["wanted"]:
         return
-    if there["installed_version"] and there["source"] != "distro":
+    if there["installed_version"] and there["source"] != stage["source"]:
         # Two sources on one node get into each other's way: the former one has to be removed first.
         _refuse(
             plan,
@@ -57,43 +57,77 @@ def _check_driver(plan: Row, node: Row, there: Row) -> None:
             ["remove it yourself first, or leave it: nvidia_driver_version: auto and nvidia_driver_source: auto"],
         )
         return
-    if stage["source"] == "distro" and node["distribution"] in TRIED:
+    reason = _driver_lacks(stage, node)
+    if reason is None:
         return
+    advice = []
+    if stage["source"] == "distro" and node["package_manager"] == "apt":
+        advice.append("take NVIDIA's own packages: nvidia_driver_source: nvidia")
     names = ", ".join(stage["packages"]) or f"NVIDIA's installer {stage['version']}"
     _refuse(
         plan,
         f"installing the driver {stage['version']} ({stage['source']}) on {node['distribution']}",
-        "the driver role installs from Debian's archive only, so far",
-        [f"install it yourself ({names}); a driver that is there is taken as it is"],
+        reason,
+        [*advice, f"install it yourself ({names}); a driver that is there is taken as it is"],
     )
+
+
+def _driver_lacks(stage: Row, node: Row) -> str | None:
+    """Why the role can't install this driver, or None where it can."""
+    if stage["source"] == "runfile":
+        return "the driver role does not run NVIDIA's installer, so far"
+    if node["package_manager"] != "apt":
+        return "the driver role installs with apt only, so far"
+    if stage["source"] == "distro":
+        return None if node["distribution"] in TRIED else "the role knows Debian's archive and NVIDIA's repository only"
+    if "." in stage["version"]:
+        return "the role installs the newest driver of a branch; one exact version is not pinned, so far"
+    return _repository_lacks(stage["repository"], node)
+
+
+def _repository_lacks(repository: Row, node: Row) -> str | None:
+    if node["package_manager"] != "apt":
+        return "NVIDIA's repository is used with apt only, so far"
+    if repository["fingerprint"] is None:
+        return (
+            f"no document names the key of NVIDIA's repository {repository['name']}; "
+            "add its row with gpufleet_catalog_overlay once you have checked it"
+        )
+    return None
 
 
 def _check_toolkit(plan: Row, node: Row, wanted: Row) -> None:
     stages = plan["stages"]
     stage = stages["cuda_toolkit"]
-    own = node["distribution"] in TRIED
-    served = all(each["source"] == "wheels" or (own and each["source"] == "distro") for each in stage["toolkits"])
-    if not stage["wanted"] or served:
+    lacking = [_toolkit_lacks(each, node) for each in stage["toolkits"]]
+    reason = next((each for each in lacking if each), None)
+    if not stage["wanted"] or reason is None:
         return
     version = stage["default"]
     if wanted.get("cuda_toolkit_version", "auto") != "auto":
         _refuse(
             plan,
-            f"installing CUDA toolkit {version} from NVIDIA's repository",
-            "the toolkit role installs from Debian's archive only, so far",
+            f"installing CUDA toolkit {version} from {stage['toolkits'][0]['source']}",
+            reason,
             ["cuda_toolkit_source: wheels (CUDA 13 on), or cuda_toolkit_version: none; torch does not need a toolkit"],
         )
         return
-    stages["cuda_toolkit"] = nothing(f"CUDA toolkit {version} would come from NVIDIA's repository", **NO_TOOLKIT)
-    message = (
-        f"no CUDA toolkit is installed: {version} would come from NVIDIA's repository, which the role does not use yet; "
-        "torch does not need it"
-    )
+    stages["cuda_toolkit"] = nothing(f"CUDA toolkit {version} can't be installed: {reason}", **NO_TOOLKIT)
+    message = f"no CUDA toolkit is installed: {reason} (it would be {version}); torch does not need it"
     plan["warnings"].append({"code": "GF-TOOLKIT-SKIPPED", "message": message})
     if wanted.get("cudnn_version", "auto") == "auto":
         stages["cudnn"] = nothing(
             "there is no CUDA toolkit that it would stand beside; torch brings its own", **NO_CUDNN
         )
+
+
+def _toolkit_lacks(toolkit: Row, node: Row) -> str | None:
+    """Why the role can't install this toolkit, or None where it can."""
+    if toolkit["source"] == "wheels":
+        return None
+    if toolkit["source"] == "distro":
+        return None if node["distribution"] in TRIED else "the role knows Debian's archive and NVIDIA's repository only"
+    return _repository_lacks(toolkit["repository"], node)
 
 
 def _refuse(plan: Row, what: str, why: str, advice: list[str]) -> None:

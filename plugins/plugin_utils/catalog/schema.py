@@ -141,6 +141,7 @@ TABLES: dict[str, Table] = {
         },
     ),
     "repository.keys": Table(("name",), {"name": "text", "file": "text", "fingerprint": "text"}),
+    "repository.retired_keys": Table(("name",), {"name": "text", "file": "text", "fingerprint": "text"}),
     "repository.repositories": Table(
         ("name",),
         {

@@ -16,9 +16,13 @@ def description(decision: Decision, row: Row) -> Row:
     known = decision.catalog["repository"]
     base = decision.wanted["nvidia_repository_url"] or known["base"]
     key = next((each for each in known["keys"] if each["name"] == row["key"]), None)
+    directory = f"{row['name']}/{known['architectures'][decision.architecture]}"
     return {
         "name": row["name"],
-        "url": f"{base.rstrip('/')}/{row['name']}/{known['architectures'][decision.architecture]}",
+        "url": f"{base.rstrip('/')}/{directory}",
+        # Entries of these, and keys, are what a node may have from before.
+        "public_url": f"{known['base'].rstrip('/')}/{directory}",
+        "retired_keys": [row["fingerprint"] for row in known["retired_keys"]],
         "key_file": key["file"] if key else None,
         "fingerprint": key["fingerprint"] if key else None,
     }

@@ -29,18 +29,46 @@ def test_debians_own_driver_and_toolkit_are_offered() -> None:
     assert plan["stages"]["cudnn"]["wanted"]
 
 
+def test_nvidias_repository_is_offered_with_its_key() -> None:
+    node = facts("b200", distribution="Ubuntu", version="24.04")
+    plan = checked(node, pytorch_version="auto", nvidia_driver_source="nvidia")
+    assert plan["ok"], plan["conflicts"]
+    repository = plan["stages"]["nvidia_driver"]["repository"]
+    assert len(repository["fingerprint"]) == 40
+    assert repository["url"] == repository["public_url"]
+    assert repository["url"].endswith("/ubuntu2404/x86_64")
+
+
+def test_a_mirror_takes_the_place_of_the_public_address() -> None:
+    node = facts("b200", distribution="Ubuntu", version="24.04")
+    mirror = "https://mirror.example.org/cuda/"
+    plan = checked(node, pytorch_version="auto", nvidia_driver_source="nvidia", nvidia_repository_url=mirror)
+    repository = plan["stages"]["nvidia_driver"]["repository"]
+    assert repository["url"] == "https://mirror.example.org/cuda/ubuntu2404/x86_64"
+    assert repository["public_url"].startswith("https://developer.download.nvidia.com/")
+
+
+def test_a_repository_without_a_known_key_is_refused() -> None:
+    node = facts("b200", distribution="Ubuntu", version="26.04")
+    plan = checked(node, pytorch_version="auto", nvidia_driver_source="nvidia")
+    assert codes(plan, "conflicts") == ["GF-NOT-YET"]
+    assert "ubuntu2604" in plan["conflicts"][0]["because"][0]
+
+
 @pytest.mark.parametrize(
-    "node",
+    ("node", "wanted"),
     [
-        facts("b200"),
-        facts("a100", distribution="Ubuntu", version="22.04"),
-        facts("a100", distribution="Rocky", version="9.4"),
+        (facts("a100", distribution="Ubuntu", version="22.04"), {"nvidia_driver_source": "distro"}),
+        (facts("a100", distribution="Rocky", version="9.4"), {}),
+        (facts("a100"), {"nvidia_driver_source": "runfile"}),
+        (facts("a100"), {"nvidia_driver_source": "nvidia", "nvidia_driver_version": "580.95.05"}),
     ],
 )
-def test_another_driver_is_refused_with_the_packages_to_install(node: dict[str, Any]) -> None:
-    plan = checked(node, pytorch_version="auto")
+def test_another_driver_is_refused_with_the_packages_to_install(node: dict[str, Any], wanted: dict[str, str]) -> None:
+    plan = checked(node, pytorch_version="auto", **wanted)
     assert codes(plan, "conflicts") == ["GF-NOT-YET"]
-    assert any(name in plan["conflicts"][0]["advice"][0] for name in plan["stages"]["nvidia_driver"]["packages"])
+    named = plan["stages"]["nvidia_driver"]["packages"] or ["installer"]
+    assert any(name in plan["conflicts"][0]["advice"][-1] for name in named)
 
 
 @pytest.mark.parametrize("source", ["nvidia", "runfile", None])
@@ -53,9 +81,14 @@ def test_a_driver_from_elsewhere_is_not_installed_over(source: str | None) -> No
     assert checked(own, nvidia_driver_version="535")["ok"]
 
 
+def unsigned() -> dict[str, Any]:
+    """A node whose repository of NVIDIA's has no known key."""
+    there = {"driver": "615.10", "loaded": "615.10", "driver_source": "nvidia"}
+    return facts("a100", distribution="Ubuntu", version="26.04", **there)
+
+
 def test_a_toolkit_that_nobody_asked_for_is_left_out_with_its_cudnn() -> None:
-    node = facts("a100", driver="550.54.15", loaded="550.54.15", driver_source="nvidia")
-    plan = checked(node, pytorch_version="2.5.1")
+    plan = checked(unsigned(), pytorch_version="auto")
     assert plan["ok"]
     assert "GF-TOOLKIT-SKIPPED" in codes(plan, "warnings")
     assert not plan["stages"]["cuda_toolkit"]["wanted"]
@@ -63,8 +96,16 @@ def test_a_toolkit_that_nobody_asked_for_is_left_out_with_its_cudnn() -> None:
 
 
 def test_a_toolkit_that_was_asked_for_is_refused() -> None:
+    plan = checked(unsigned(), pytorch_version="auto", cuda_toolkit_version="13.3")
+    assert codes(plan, "conflicts") == ["GF-NOT-YET"]
+
+
+def test_a_toolkit_of_nvidias_repository_is_offered_in_its_own_place() -> None:
     node = facts("a100", driver="550.54.15", loaded="550.54.15", driver_source="nvidia")
-    assert codes(checked(node, cuda_toolkit_version="12.4"), "conflicts") == ["GF-NOT-YET"]
+    plan = checked(node, pytorch_version="2.5.1")
+    toolkit = plan["stages"]["cuda_toolkit"]["toolkits"][0]
+    assert (toolkit["source"], toolkit["path"]) == ("nvidia", "/usr/local/cuda-12.4")
+    assert toolkit["packages"] == ["cuda-toolkit-12-4"]
 
 
 def test_another_distribution_is_untried_and_another_system_refused() -> None:
