@@ -23,6 +23,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import (
     receipts,
     removal_baseline,
     trees,
+    vendor_repository,
 )
 from ansible_collections.gpufleet.stack.plugins.module_utils.environments import BUILDING, COMPLETE, LOCK_FILE
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
@@ -479,6 +480,8 @@ def carry_out(plan: Plan, manager: Manager, run: Run) -> None:
         _remove_tree(within(root, path))
     for path in plan.files:
         trees.remove(within(root, path))
+    if set(plan.files) & set(vendor_repository.SOURCE_FILES.values()):
+        vendor_repository.restore(root)
     for part in plan.parts:
         login_environment.apply(part, None, root)
     if plan.packages:

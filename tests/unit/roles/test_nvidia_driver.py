@@ -12,7 +12,8 @@ from .playing import play
 def driver_plan() -> dict[str, Any]:
     stage = {
         "wanted": True, "needed": True, "digest": "0", "version": "535", "source": "distro", "flavour": "proprietary",
-        "components": [], "packages": ["nvidia-smi"], "obsolete": [], "hold": [], "repository": None, "pin": None, "blacklist": ["nouveau"], "sysroot": "/",
+        "components": [], "packages": ["nvidia-smi"], "obsolete": [], "hold": [], "repository": None, "pin": None,
+        "blacklist": ["nouveau"], "sysroot": "/",
     }  # fmt: skip
     gpu = {"driver": {"loaded_version": "535.261.03"}, "busy": [], "reboot_needed": False}
     node = {"package_manager": "apt", "packages_interrupted": False, "initramfs": False}

@@ -1,0 +1,152 @@
+"""NVIDIA's repository with apt, on a real Debian 12; the repository is a stand-in (tests/tools/vendor_repository)."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from .conftest import ROOT, Run, World, fresh
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+TOOL = ROOT / "tests/tools/vendor_repository"
+RECORDED = {"node_recording": "debian12-a100", "gpufleet_gpu_sysroot": "/opt/recorded/a100"}
+TORCH = "2.6.0"
+LIST = "/etc/apt/sources.list.d/cuda-debian12-x86_64.list"
+SOURCES = "find /etc/apt -type f | sort | xargs sha256sum"
+
+
+class Vendor(NamedTuple):
+    """A node and the stand-in repository that it reaches."""
+
+    world: World
+    folder: Path
+    base: str
+
+    def build(self, *fault: str) -> None:
+        subprocess.run([sys.executable, str(TOOL), "build", str(self.folder), "--base", self.base, *fault], check=True)
+
+    def play(self, tags: str = "nvidia_driver", **wanted: str) -> Run:
+        wishes = {
+            "pytorch_version": TORCH,
+            "nvidia_driver_source": "nvidia",
+            "gpufleet_catalog_overlay": str(self.folder / "overlay.yml"),
+            **wanted,
+        }
+        return self.world.play(cmdline=f"--tags {tags}", **wishes)
+
+    def sh(self, command: str, *, check: bool = True) -> str:
+        return self.world.sh("node", command, check=check)
+
+
+def free_port(address: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendor]:
+    with fresh("vendor", tmp_path_factory.mktemp("vendor"), **RECORDED) as world:
+        address = world.sh("node", "ip route show default").split()[2]
+        port, folder = free_port(address), tmp_path_factory.mktemp("repository")
+        this = Vendor(world, folder, f"http://{address}:{port}")
+        this.build()
+        command = [sys.executable, str(TOOL), "serve", str(folder), "--address", address, "--port", str(port)]
+        server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            yield this
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def modules(vendor: Vendor) -> list[str]:
+    """Version and licence of every NVIDIA module that the node has."""
+    return vendor.sh(
+        "find /lib/modules -name 'nvidia.ko*' | while read f; do modinfo -F version $f; modinfo -F license $f; done"
+    ).split("\n")
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("--wrong-key", "GF-REPOSITORY-UNTRUSTED"),
+        ("--unsigned", "GF-REPOSITORY-UNTRUSTED"),
+        ("", "GF-REPOSITORY-UNREACHABLE"),
+    ],
+)
+def test_a_repository_at_fault_leaves_the_node_as_it_was(vendor: Vendor, fault: str, code: str) -> None:
+    before = vendor.sh(SOURCES)
+    try:
+        if fault:
+            vendor.build(fault)
+            run = vendor.play(nvidia_driver_version="570")
+        else:
+            run = vendor.play(nvidia_driver_version="570", nvidia_repository_url=vendor.base + "/nowhere")
+    finally:
+        vendor.build()
+    assert run.rc != 0
+    assert code in run.stdout, run.stdout
+    assert vendor.sh(SOURCES) == before
+    assert vendor.sh("dpkg-query -W | grep -c '^nvidia' || true") == "0"
+
+
+def test_a_branch_is_installed_and_the_former_entry_makes_way(vendor: Vendor) -> None:
+    vendor.sh(
+        f"echo 'deb [signed-by=/usr/share/keyrings/cuda-archive-keyring.gpg] {vendor.base}/debian12/x86_64/ /' > {LIST}"
+    )
+    run = vendor.play(nvidia_driver_version="570")
+    assert run.rc == 0, run.stdout
+    assert modules(vendor) == ["570.211.01", "Dual MIT/GPL"]
+    assert vendor.sh(f"test ! -e {LIST}; apt-get update -q 2>&1 | grep -c Conflicting || true") == "0"
+    assert vendor.play(nvidia_driver_version="570").changed("node") == 0
+
+
+def test_flavour_and_branch_change_and_one_driver_is_left(vendor: Vendor) -> None:
+    for branch, flavour, expected in (
+        ("570", "proprietary", ["570.211.01", "NVIDIA"]),
+        ("580", "open", ["580.178.04", "Dual MIT/GPL"]),
+        ("590", "open", ["590.48.01", "Dual MIT/GPL"]),
+    ):
+        run = vendor.play(nvidia_driver_version=branch, nvidia_driver_flavour=flavour)
+        assert run.rc == 0, run.stdout
+        assert modules(vendor) == expected
+    # 595 is in the repository too: the pin keeps the branch in everybody's upgrade.
+    assert "590.48.01-1" in vendor.sh(
+        "apt-get update -q >/dev/null; apt-get upgrade -y -q >/dev/null; dpkg-query -W nvidia-open"
+    )
+
+
+def test_a_toolkit_stands_in_its_own_place_and_brings_no_driver(vendor: Vendor) -> None:
+    before = modules(vendor)
+    run = vendor.play(
+        "nvidia_driver,cuda_toolkit",
+        nvidia_driver_version="590",
+        cuda_toolkit_version="12.6",
+        cuda_toolkit_source="nvidia",
+    )
+    assert run.rc == 0, run.stdout
+    assert modules(vendor) == before
+    assert vendor.sh("readlink -f /usr/local/cuda") == "/usr/local/cuda-12.6"
+    assert "release 12.6" in vendor.sh("bash -lc 'nvcc --version'")
+    assert "no packages found" in vendor.sh("dpkg-query -W cuda 2>&1 || true")
+
+
+def test_removal_brings_the_former_entry_back(vendor: Vendor) -> None:
+    run = vendor.world.play(playbook="playbooks/remove.yml")
+    assert run.rc == 0, run.stdout
+    assert vendor.base in vendor.sh(f"cat {LIST}")
+    left = vendor.sh(
+        "ls /etc/apt/keyrings /etc/apt/sources.list.d | grep gpufleet; find /lib/modules -name 'nvidia.ko*'",
+        check=False,
+    )
+    assert left == ""
