@@ -1,0 +1,116 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What apt would do for an installation, and what of it must not happen. Private to the collection."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from typing import NamedTuple
+
+from ansible_collections.gpufleet.stack.plugins.module_utils.commands import Run
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+
+# Lines of apt-get --simulate: "Inst name [old] (new archive [arch])", "Remv name [old]".
+_STEP = re.compile(r"^(Inst|Remv|Purg) (\S+)(?: \[([^\]]*)\])?(?: \((\S+))?", re.MULTILINE)
+# The running kernel in its packages' names, on Debian and Ubuntu.
+_KERNEL = ("linux-image-{}", "linux-image-unsigned-{}", "linux-modules-{}", "linux-modules-extra-{}")
+# What brings a kernel module of NVIDIA's; Debian's, Ubuntu's and NVIDIA's names.
+_MODULES = (
+    "cuda-drivers*",
+    "linux-modules-nvidia-*",
+    "nvidia-*dkms*",
+    "nvidia-driver",
+    "nvidia-driver-[0-9]*",
+    "nvidia-kernel-open*",
+    "nvidia-open*",
+    "nvidia-tesla*-driver",
+)
+# What has to be of the kernel module's version.
+_DRIVER = (*_MODULES, "libcuda1", "libnvidia-*", "nvidia-driver-*", "nvidia-fabricmanager*", "nvidia-kernel-*")
+# NVIDIA calls the container toolkit's library and the toolkit's profiler alike.
+_NO_DRIVER = ("libnvidia-container*",)
+
+
+class Step(NamedTuple):
+    """One package of a transaction; ``before`` and ``after`` are None where it is not there."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.before or 'not installed'} -> {self.after or 'removed'}"
+
+
+class Transaction(NamedTuple):
+    """What apt would do. ``known`` is False where it does not know all the packages or finds no way."""
+
+    known: bool
+    steps: list[Step]
+    said: str
+
+
+def ask(run: Run, packages: list[str]) -> Transaction:
+    """Ask apt what installing these packages would do; nothing is changed.
+
+    Held packages may be part of the answer, so that they can be named, where apt itself would only refuse.
+    """
+    command = ["apt-get", "install", "--simulate", "--assume-yes", "--no-install-recommends"]
+    code, out, err = run([*command, "-o", "APT::Ignore-Hold=true", "--allow-change-held-packages", "--", *packages])
+    if code != 0:
+        return Transaction(False, [], err.strip() or out.strip())
+    steps = [Step(match[2], match[3], match[4] if match[1] == "Inst" else None) for match in _STEP.finditer(out)]
+    return Transaction(True, steps, "")
+
+
+def plain(name: str) -> str:
+    """The name without its architecture."""
+    return name.partition(":")[0]
+
+
+def check(steps: list[Step], kernel: str, held: list[str], driver: bool) -> None:
+    """Refuse what a step of ours has no business to do.
+
+    :param kernel: the running kernel's release.
+    :param held: names of packages on hold.
+    :param driver: whether the step is the driver's own.
+    :raises GpufleetError: GF-TRANSACTION-KERNEL, GF-TRANSACTION-HELD, GF-TRANSACTION-DRIVER
+    """
+    running = {name.format(kernel) for name in _KERNEL}
+    touched = [step for step in steps if step.before is not None]
+    _refuse(
+        "GF-TRANSACTION-KERNEL",
+        "apt would replace or remove the kernel that runs",
+        [step for step in touched if plain(step.name) in running],
+        "an upgrade of the kernel is due on this node, or a package conflicts with it",
+        "upgrade and reboot the node (apt-get upgrade), then run the playbook again",
+    )
+    _refuse(
+        "GF-TRANSACTION-HELD",
+        "apt would change packages that are on hold",
+        [step for step in touched if plain(step.name) in held],
+        "somebody put them on hold, and what is wanted needs another version",
+        "apt-mark unhold what may change, or wish for a version that fits what is held",
+    )
+    if not driver:
+        _refuse(
+            "GF-TRANSACTION-DRIVER",
+            "apt would change the NVIDIA driver in a step that is not the driver's",
+            [step for step in steps if _is(step, _MODULES) or (step in touched and _is(step, _DRIVER))],
+            "a package that was asked for depends on a driver (NVIDIA's package cuda does), or on another version of it",
+            "ask for packages without a driver (cuda-toolkit-X-Y), or set nvidia_driver_version to what they need",
+        )
+
+
+def _is(step: Step, patterns: tuple[str, ...]) -> bool:
+    name = plain(step.name)
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) and not any(
+        fnmatch.fnmatchcase(name, pattern) for pattern in _NO_DRIVER
+    )
+
+
+def _refuse(code: str, message: str, steps: list[Step], cause: str, mend: str) -> None:
+    if steps:
+        raise GpufleetError(code, f"{message}: {'; '.join(map(str, steps))}", cause, mend)

@@ -1,0 +1,148 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The real apt is asked in a tree of its own, with packages that exist as text only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from ansible_collections.gpufleet.stack.plugins.module_utils import package_transaction
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.package_transaction import Step
+
+pytestmark = pytest.mark.skipif(shutil.which("apt-get") is None, reason="apt is not installed")
+KERNEL = "6.1.0-9-amd64"
+# name: (version, other fields) of what the archive has
+ARCHIVE = {
+    "cuda-toolkit-12-6": ("12.6", "Depends: cuda-nvcc-12-6"),
+    "cuda-nvcc-12-6": ("12.6", ""),
+    "cuda": ("12.6", "Depends: cuda-toolkit-12-6, cuda-drivers"),
+    "cuda-drivers": ("570", "Depends: nvidia-dkms-570, libnvidia-compute-570 (>= 570)"),
+    "nvidia-dkms-570": ("570", ""),
+    "libnvidia-compute-570": ("570", ""),
+    "newer-compute": ("1", "Depends: libnvidia-compute-570 (>= 570)"),
+    "needs-kernel": ("1", f"Depends: linux-image-{KERNEL} (>= 6.2)"),
+    "against-kernel": ("1", f"Conflicts: linux-image-{KERNEL}"),
+    f"linux-image-{KERNEL}": ("6.2", ""),
+    "needs-container": ("1", "Depends: libnvidia-container1 (>= 2)"),
+    "libnvidia-container1": ("2", ""),
+    "alone": ("1", ""),
+}
+INSTALLED = {f"linux-image-{KERNEL}": "6.1", "libnvidia-compute-570": "565", "libnvidia-container1": "1"}
+
+
+@pytest.fixture
+def asked(tmp_path: Path):
+    """Asks apt in its tree; extra arguments are the packages on hold."""
+    for folder in ("state/lists/partial", "cache/archives/partial", "etc/preferences.d", "log"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo/Packages").write_text(
+        "".join(
+            f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: n\nFilename: ./{name}.deb\n"
+            f"Size: 1\nSHA256: {'0' * 64}\n{fields + chr(10) if fields else ''}Description: x\n\n"
+            for name, (version, fields) in ARCHIVE.items()
+        )
+    )
+    (tmp_path / "sources.list").write_text(f"deb [trusted=yes] file:{tmp_path}/repo ./\n")
+    (tmp_path / "apt.conf").write_text(
+        f'Dir "{tmp_path}";\nDir::State "state";\nDir::State::status "{tmp_path}/status";\nDir::Cache "cache";\n'
+        f'Dir::Etc::sourcelist "{tmp_path}/sources.list";\nDir::Etc::sourceparts "-";\nDir::Etc::parts "-";\n'
+        f'Dir::Etc::preferencesparts "etc/preferences.d";\nDir::Log "log";\nAPT::Architecture "amd64";\n'
+        'APT::Sandbox::User "root";\nAPT::Install-Recommends "true";\n'
+    )
+
+    def run(command: list[str]) -> tuple[int, str, str]:
+        environment = {**os.environ, "APT_CONFIG": str(tmp_path / "apt.conf"), "LC_ALL": "C"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        return done.returncode, done.stdout, done.stderr
+
+    def ask(*packages: str, held: tuple[str, ...] = ()):
+        (tmp_path / "status").write_text(
+            "".join(
+                f"Package: {name}\nStatus: {'hold' if name in held else 'install'} ok installed\nArchitecture: all\n"
+                f"Maintainer: n\nVersion: {version}\nDescription: x\n\n"
+                for name, version in INSTALLED.items()
+            )
+        )
+        assert run(["apt-get", "update"])[0] == 0
+        return package_transaction.ask(run, list(packages))
+
+    return ask
+
+
+def refusal(steps: list[Step], held: tuple[str, ...] = (), driver: bool = False) -> str:
+    with pytest.raises(GpufleetError) as caught:
+        package_transaction.check(steps, KERNEL, list(held), driver)
+    return str(caught.value)
+
+
+def test_a_toolkit_without_a_driver_passes(asked) -> None:
+    found = asked("cuda-toolkit-12-6")
+    assert found.known
+    assert sorted(found.steps) == [Step("cuda-nvcc-12-6", None, "12.6"), Step("cuda-toolkit-12-6", None, "12.6")]
+    package_transaction.check(found.steps, KERNEL, [], driver=False)
+
+
+def test_what_brings_a_driver_along_is_refused_but_to_the_driver(asked) -> None:
+    steps = asked("cuda").steps
+    said = refusal(steps)
+    assert said.startswith("GF-TRANSACTION-DRIVER: ")
+    for part in ("cuda-drivers not installed -> 570", "nvidia-dkms-570", "libnvidia-compute-570 565 -> 570"):
+        assert part in said
+    assert "cuda-toolkit-12-6" not in said
+    package_transaction.check(steps, KERNEL, [], driver=True)
+
+
+def test_a_library_of_the_installed_driver_is_not_upgraded_behind_its_back(asked) -> None:
+    assert "libnvidia-compute-570 565 -> 570" in refusal(asked("newer-compute").steps)
+
+
+def test_the_container_toolkits_library_is_no_driver(asked) -> None:
+    found = asked("needs-container")
+    assert Step("libnvidia-container1", "1", "2") in found.steps
+    package_transaction.check(found.steps, KERNEL, [], driver=False)
+
+
+@pytest.mark.parametrize(("package", "after"), [("needs-kernel", "6.2"), ("against-kernel", "removed")])
+def test_the_running_kernel_stays_whoever_asks(asked, package: str, after: str) -> None:
+    steps = asked(package).steps
+    for driver in (False, True):
+        said = refusal(steps, driver=driver)
+        assert said.startswith("GF-TRANSACTION-KERNEL: ")
+        assert f"linux-image-{KERNEL} 6.1 -> {after}" in said
+    package_transaction.check(steps, "6.5.0-1-amd64", [], driver=False)
+
+
+def test_what_is_on_hold_is_named(asked) -> None:
+    held = ("libnvidia-compute-570",)
+    steps = asked("cuda-drivers", held=held).steps
+    said = refusal(steps, held, driver=True)
+    assert said.startswith("GF-TRANSACTION-HELD: ")
+    assert "libnvidia-compute-570 565 -> 570" in said
+    assert "apt-mark unhold" in said
+
+
+def test_a_held_package_that_is_not_touched_is_no_reason(asked) -> None:
+    found = asked("alone", held=("libnvidia-compute-570",))
+    package_transaction.check(found.steps, KERNEL, ["libnvidia-compute-570"], driver=False)
+    assert found.steps == [Step("alone", None, "1")]
+
+
+def test_nothing_to_do_is_no_step(asked) -> None:
+    assert asked("libnvidia-container1=1") == package_transaction.Transaction(True, [], "")
+
+
+def test_a_package_that_apt_does_not_know_is_said(asked) -> None:
+    found = asked("nowhere")
+    assert (found.known, found.steps) == (False, [])
+    assert "Unable to locate package nowhere" in found.said
+
+
+def test_a_kernel_that_no_package_brought_may_get_one() -> None:
+    package_transaction.check([Step(f"linux-image-{KERNEL}", None, "6.2")], KERNEL, [], driver=False)
