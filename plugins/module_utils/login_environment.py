@@ -1,32 +1,38 @@
 # Copyright: gpufleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Environment variables of login shells: one POSIX file for each part, and zsh's way to them. Private to the collection."""
+"""Environment variables of login shells: the files of each part, and where each shell reads them. Private to the collection."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import os
 import re
-import shlex
 import tempfile
 from dataclasses import dataclass, field
+from typing import Iterator, NamedTuple
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.shell_syntax import SYNTAXES
 
 BEGIN = "# BEGIN gpufleet.stack: zsh reads no /etc/profile.d by itself"
 END = "# END gpufleet.stack"
 # Only zsh reads zprofile, so its own pattern (N: no error where nothing matches) may stand here. The files are POSIX.
 ZSH_BLOCK = f"""{BEGIN}
-for gpufleet_file in /etc/profile.d/gpufleet-*.sh(N); do
+for gpufleet_file in /etc/profile.d/(zz-|)gpufleet-*.sh(N); do
   emulate sh -c '. "$gpufleet_file"'
 done
 unset gpufleet_file
 {END}
 """
+# The lines of ZSH_BLOCK in 0.1.0's first form, by which a block that lost its END is still known.
+FORMER_LINES = ("for gpufleet_file in /etc/profile.d/gpufleet-*.sh(N); do",)
+PATTERNS = ("gpufleet-*.sh", "zz-gpufleet-*.sh")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PART = re.compile(r"[a-z][a-z0-9_]*")
+CSH = ("bin/tcsh", "usr/bin/tcsh", "bin/csh", "usr/bin/csh")
 
 
 @dataclass
@@ -37,25 +43,27 @@ class Changes:
     diff: list[dict[str, str]] = field(default_factory=list)
 
 
-def render(name: str, variables: dict[str, str], prepend: dict[str, list[str]], functions: str) -> str:
-    """The file of one part.
+class Place(NamedTuple):
+    """A file that a shell reads; ``read`` tells whether this node has that shell."""
 
-    Read twice it does nothing new. A variable that is set already is left alone, so that a shell inside a shell keeps
-    what its user chose. A variable that was empty gets no stray colon, which would mean the working directory.
+    shell: str
+    path: str
+    read: bool
+
+
+def render(
+    name: str, variables: dict[str, str], prepend: dict[str, list[str]], functions: dict[str, str]
+) -> dict[str, str]:
+    """The file of one part in each shell's words.
+
+    :param functions: what is put at its end, by shell.
     """
     _check(name, variables, prepend)
-    lines = [f"# Written by gpufleet.stack for its part {name}; the next run of the playbook writes it again."]
-    for variable, value in variables.items():
-        lines.append(f'[ -n "${{{variable}-}}" ] || {variable}={shlex.quote(value)}')
-        lines.append(f"export {variable}")
-    for variable, directories in prepend.items():
-        for directory in reversed(directories):
-            joined = re.sub(r'([\\"$`])', r"\\\1", directory) + f"${{{variable}:+:${{{variable}}}}}"
-            search = f'case ":${{{variable}-}}:" in *:{shlex.quote(directory)}:*) ;;'
-            lines.append(f'{search} *) {variable}="{joined}" ;; esac')
-        lines.append(f"export {variable}")
-    text = "\n".join(lines) + "\n"
-    return text + (functions.strip("\n") + "\n" if functions.strip() else "")
+    head = f"# Written by gpufleet.stack for its part {name}; the next run of the playbook writes it again."
+    return {
+        shell: "\n".join([head, *syntax(variables, prepend), *functions.get(shell, "").strip("\n").splitlines()]) + "\n"
+        for shell, syntax in SYNTAXES.items()
+    }
 
 
 def _check(name: str, variables: dict[str, str], prepend: dict[str, list[str]]) -> None:
@@ -80,19 +88,58 @@ def _check(name: str, variables: dict[str, str], prepend: dict[str, list[str]]) 
         )
 
 
-def apply(name: str, text: str | None, root: str = "/", check_mode: bool = False) -> Changes:
-    """Write the file of one part, or remove it where ``text`` is None, and keep zsh's block as it has to be."""
+def places(stem: str, root: str = "/") -> list[Place]:
+    """Where each shell reads a part's settings at login; Debian's csh has a directory of its own for that."""
+    debian = os.path.isdir(os.path.join(root, "etc/csh"))
+    csh = any(os.path.exists(os.path.join(root, binary)) for binary in CSH)
+    return [
+        Place("sh", os.path.join(root, "etc/profile.d", stem + ".sh"), True),
+        Place("csh", os.path.join(root, "etc/csh/login.d", stem), debian),
+        Place("csh", os.path.join(root, "etc/profile.d", stem + ".csh"), csh and not debian),
+        Place("fish", os.path.join(root, "etc/fish/conf.d", stem + ".fish"), os.path.isdir(os.path.join(root, "etc/fish"))),
+    ]  # fmt: skip
+
+
+def apply(stem: str, texts: dict[str, str] | None, root: str = "/", check_mode: bool = False) -> Changes:
+    """Write the files of one part, or remove them where ``texts`` is None, and keep zsh's block as it has to be.
+
+    :param stem: the files' name without its ending, such as ``gpufleet-cuda``.
+    :raises GpufleetError: GF-RIGHTS
+    """
     changes = Changes()
+    with rights():
+        for place in places(stem, root):
+            put(place.path, texts[place.shell] if texts and place.read else None, changes, check_mode)
+        _keep_zsh_block(root, changes, check_mode, stem + ".sh", texts is not None)
+    return changes
+
+
+def tidy(root: str = "/") -> None:
+    """Take zsh's block away where no part is left that it would read."""
+    _keep_zsh_block(root, Changes(), check_mode=False)
+
+
+def _keep_zsh_block(root: str, changes: Changes, check_mode: bool, name: str = "", wanted: bool = False) -> None:
+    """``name`` is a file that was just written (``wanted``) or removed: a dry run leaves it as it was."""
+    zprofile = _zprofile(root)
+    if zprofile is None:
+        return
+    folder = glob.escape(os.path.join(root, "etc/profile.d"))
+    found = {os.path.basename(path) for pattern in PATTERNS for path in glob.glob(os.path.join(folder, pattern))}
+    put(zprofile, _with_block(_read(zprofile), wanted or bool(found - {name})), changes, check_mode)
+    if not wanted and zprofile in changes.files:
+        # Without the part nothing of it is left to watch over.
+        changes.files.remove(zprofile)
+
+
+@contextlib.contextmanager
+def rights() -> Iterator[None]:
+    """Tells a user who may not write what to do.
+
+    :raises GpufleetError: GF-RIGHTS
+    """
     try:
-        path = os.path.join(root, "etc/profile.d", f"gpufleet-{name}.sh")
-        _put(path, text, changes, check_mode)
-        others = [other for other in glob.glob(_pattern(root)) if other != path]
-        zprofile = _zprofile(root)
-        if zprofile is not None:
-            _put(zprofile, _with_block(_read(zprofile), text is not None or bool(others)), changes, check_mode)
-            if text is None and zprofile in changes.files:
-                # Without the part nothing of it is left to watch over.
-                changes.files.remove(zprofile)
+        yield
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
@@ -102,11 +149,6 @@ def apply(name: str, text: str | None, root: str = "/", check_mode: bool = False
             "the play runs without root, or /etc is read-only on this node",
             "run with become (-K)",
         ) from error
-    return changes
-
-
-def _pattern(root: str) -> str:
-    return os.path.join(glob.escape(root), "etc/profile.d/gpufleet-*.sh")
 
 
 def _zprofile(root: str) -> str | None:
@@ -124,7 +166,7 @@ def _with_block(text: str | None, wanted: bool) -> str | None:
     if not wanted and not had:
         return text
     # An END that somebody removed: the block ends where the lines stop being ours.
-    ours = {line for line in ZSH_BLOCK.splitlines() if line}
+    ours = {line for line in ZSH_BLOCK.splitlines() if line}.union(FORMER_LINES)
     kept: list[str] = []
     inside = False
     for line in (text or "").splitlines(keepends=True):
@@ -146,11 +188,11 @@ def _read(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as handle:
             return handle.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _put(path: str, text: str | None, changes: Changes, check_mode: bool) -> None:
+def put(path: str, text: str | None, changes: Changes, check_mode: bool) -> None:
     """Bring a file to this content (None: gone), atomically, and keep note of it."""
     before = _read(path)
     if text is not None:

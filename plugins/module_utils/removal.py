@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +32,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.removal_packages im
 
 # In the order in which they go.
 STAGES = ("verify", "pytorch", "python", "cudnn", "cuda_toolkit", "nvidia_driver")
-PROFILE = re.compile(r"^/etc/profile\.d/gpufleet-([a-z][a-z0-9_]*)\.sh$")
+PROFILE_DIRECTORY = "/etc/profile.d/"
 ZPROFILES = ("/etc/zsh/zprofile", "/etc/zprofile")
 MODULE_SETTINGS = "/etc/modprobe.d/"
 OUR_HEADER = "# Written by gpufleet.stack"
@@ -90,7 +89,6 @@ class Plan:
     wish: Wish
     stages: list[str] = field(default_factory=list)
     staying: dict[str, dict[str, Any]] = field(default_factory=dict)
-    parts: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     links: dict[str, str | None] = field(default_factory=dict)
     alternatives: list[tuple[str, str]] = field(default_factory=list)
@@ -108,7 +106,6 @@ class Plan:
         """All that goes, one line each, for the diff."""
         return [
             *(f"package {name} {version}" for name, version in sorted(self.packages.items())),
-            *(f"file /etc/profile.d/gpufleet-{part}.sh" for part in sorted(self.parts)),
             *(f"file {path}" for path in sorted(self.files)),
             *(f"link {path}" + (f" (again to {to})" if to else "") for path, to in sorted(self.links.items())),
             *(f"alternative {name} to {path}" for name, path in self.alternatives),
@@ -122,7 +119,7 @@ class Plan:
         """What goes, as the module returns it."""
         return {
             "packages": sorted(self.packages),
-            "files": sorted([*self.files, *(f"/etc/profile.d/gpufleet-{part}.sh" for part in self.parts)]),
+            "files": sorted(self.files),
             "links": sorted(self.links),
             "trees": sorted(self.trees),
         }
@@ -244,8 +241,6 @@ def _plan_files(plan: Plan, receipt: dict[str, Any]) -> None:
             plan.kept[path] = THERE_BEFORE
         elif not _unedited(plan.wish, path, digest) and not plan.wish.edited:
             plan.kept[path] = "it was edited since" + ON_DEMAND
-        elif PROFILE.match(path):
-            plan.parts.append(PROFILE.sub(r"\1", path))
         elif path not in plan.files:
             plan.files.append(path)
             # Two receipts may know it, and only the later one its newest state.
@@ -381,7 +376,7 @@ def _plan_directories(plan: Plan, going: dict[str, dict[str, Any]]) -> None:
     prefix = plan.wish.prefix.rstrip("/")
     made = {path for receipt in going.values() for path in receipt.get("directories", [])}
     made |= {os.path.dirname(path) for path in [*plan.trees, *plan.files, *plan.links] if path.startswith(prefix + "/")}
-    made |= {prefix + "/envs", prefix + "/libexec", prefix + "/tools", prefix}
+    made |= {prefix + "/envs", prefix + "/libexec", prefix + "/tools", prefix + "/modulefiles", prefix}
     plan.directories = sorted(made, key=lambda path: (-path.count("/"), path))
 
 
@@ -482,8 +477,8 @@ def carry_out(plan: Plan, manager: Manager, run: Run) -> None:
         trees.remove(within(root, path))
     if set(plan.files) & set(vendor_repository.SOURCE_FILES.values()):
         vendor_repository.restore(root)
-    for part in plan.parts:
-        login_environment.apply(part, None, root)
+    if any(path.startswith(PROFILE_DIRECTORY) for path in plan.files):
+        login_environment.tidy(root)
     if plan.packages:
         manager.purge(sorted(plan.packages))
     if plan.automatic:

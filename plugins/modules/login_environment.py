@@ -11,7 +11,9 @@ short_description: Sets environment variables of login shells
 description:
   - Writes C(/etc/profile.d/gpufleet-<name>.sh), which sh, bash and ksh read at login.
   - Keeps one marked block in zsh's C(zprofile) that reads these files, where zsh is installed.
-  - The file may be read any number of times; no directory is added twice, and a variable that is set stays.
+  - Where csh or tcsh is installed, writes C(/etc/csh/login.d/gpufleet-<name>) (Debian, Ubuntu) or
+    C(/etc/profile.d/gpufleet-<name>.csh); where fish is, C(/etc/fish/conf.d/gpufleet-<name>.fish).
+  - A file may be read any number of times; no directory is added twice, and a variable that is set stays.
 version_added: 0.1.0
 author:
   - gpufleet contributors (@gpufleet)
@@ -36,9 +38,22 @@ options:
     type: dict
     default: {}
   functions:
-    description: Shell functions, in POSIX sh, put at the end of the file as they are.
-    type: str
-    default: ""
+    description: Shell functions, put at the end of each file as they are.
+    type: dict
+    default: {}
+    suboptions:
+      sh:
+        description: For sh, bash, ksh and zsh, in POSIX sh.
+        type: str
+        default: ""
+      csh:
+        description: For csh and tcsh.
+        type: str
+        default: ""
+      fish:
+        description: For fish.
+        type: str
+        default: ""
   state:
     description: With V(absent) the file is removed, and with the last of these files the block of zsh.
     type: str
@@ -87,7 +102,11 @@ def main() -> None:
             name={"type": "str", "required": True},
             variables={"type": "dict", "default": {}},
             prepend={"type": "dict", "default": {}},
-            functions={"type": "str", "default": ""},
+            functions={
+                "type": "dict",
+                "default": {},
+                "options": {shell: {"type": "str", "default": ""} for shell in ("sh", "csh", "fish")},
+            },
             state={"type": "str", "choices": ["present", "absent"], "default": "present"},
             root={"type": "path", "default": "/"},
         ),
@@ -100,9 +119,9 @@ def main() -> None:
     }
     name = module.params["name"]
     try:
-        text = render(name, variables, prepend, module.params["functions"])
-        wanted = text if module.params["state"] == "present" else None
-        changes = apply(name, wanted, module.params["root"], module.check_mode)
+        texts = render(name, variables, prepend, module.params["functions"])
+        wanted = texts if module.params["state"] == "present" else None
+        changes = apply("gpufleet-" + name, wanted, module.params["root"], module.check_mode)
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
     module.exit_json(changed=bool(changes.diff), files=changes.files, diff=changes.diff)

@@ -34,14 +34,8 @@ def check(plan: Row, facts: Row, wanted: Row) -> None:
                 "message": f"Python and PyTorch were never installed on {node['distribution']} by our tests",
             }
         )
-    _check_switches(plan, wanted)
     _check_driver(plan, node, facts["gpu"]["driver"])
     _check_toolkit(plan, node, wanted)
-
-
-def _check_switches(plan: Row, wanted: Row) -> None:
-    if wanted.get("gpufleet_environment") == "modules":
-        _refuse(plan, "gpufleet_environment: modules", "no role writes modulefiles, so far", ["use profile or none"])
 
 
 def _check_driver(plan: Row, node: Row, there: Row) -> None:

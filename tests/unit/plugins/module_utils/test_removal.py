@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.gpufleet.stack.plugins.module_utils import login_environment, receipts, removal
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.removal import STAGES, Plan, Wish
+from ansible_collections.gpufleet.stack.plugins.module_utils.shell_syntax import SYNTAXES
 
 PREFIX = "/opt/gpufleet"
 ENVIRONMENT = PREFIX + "/envs/default/2.0.1-cpu"
@@ -168,7 +169,9 @@ def full(node: Node) -> Node:
     node.write(PREFIX + "/envs/default/.lock")
     node.write(PREFIX + "/tools/uv-1/uv")
     node.write(PREFIX + "/cache/wheel")
-    login_environment.apply("pytorch", "# Written by gpufleet.stack\n", str(node.root))
+    login_environment.apply(
+        "gpufleet-pytorch", dict.fromkeys(SYNTAXES, "# Written by gpufleet.stack\n"), str(node.root)
+    )
     node.receipt(
         "pytorch",
         files=[PROFILE, "/etc/zsh/zprofile"],

@@ -126,8 +126,3 @@ def test_a_toolkit_of_wheels_is_offered_everywhere() -> None:
         plan = checked(node, pytorch_version="auto", cuda_toolkit_source="wheels", cuda_toolkit_version="13.0")
         assert plan["ok"], plan["conflicts"]
         assert plan["stages"]["cuda_toolkit"]["toolkits"][0]["layout"] == "wheels"
-
-
-@pytest.mark.parametrize("wanted", [{"gpufleet_environment": "modules"}])
-def test_what_no_role_does_yet_is_refused(wanted: dict[str, Any]) -> None:
-    assert codes(checked(facts("a100"), **wanted), "conflicts") == ["GF-NOT-YET"]
