@@ -12,8 +12,8 @@ Run = Callable[[List[str]], Tuple[int, str, str]]
 
 
 def runner(module: Any) -> Run:
-    """Runs commands of an ``AnsibleModule`` in the C locale, root's programs too; 127 where a program is missing."""
-    module.run_command_environ_update = {"LANGUAGE": "C", "LC_ALL": "C"}
+    """Runs commands of an ``AnsibleModule`` in the C locale and without questions, root's programs too; 127 where a program is missing."""
+    module.run_command_environ_update = {"LANGUAGE": "C", "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 
     def run(command: list[str]) -> tuple[int, str, str]:
         program = module.get_bin_path(command[0], opt_dirs=["/usr/sbin", "/sbin"])

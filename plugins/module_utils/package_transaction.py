@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from typing import NamedTuple
+import time
+from typing import Callable, NamedTuple
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.commands import Run
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
@@ -57,12 +58,49 @@ def ask(run: Run, packages: list[str]) -> Transaction:
 
     Held packages may be part of the answer, so that they can be named, where apt itself would only refuse.
     """
-    command = ["apt-get", "install", "--simulate", "--assume-yes", "--no-install-recommends"]
+    command = ["apt-get", "install", "--simulate", "--assume-yes", "--no-install-recommends", "--allow-downgrades"]
     code, out, err = run([*command, "-o", "APT::Ignore-Hold=true", "--allow-change-held-packages", "--", *packages])
     if code != 0:
         return Transaction(False, [], err.strip() or out.strip())
     steps = [Step(match[2], match[3], match[4] if match[1] == "Inst" else None) for match in _STEP.finditer(out)]
     return Transaction(True, steps, "")
+
+
+def update(run: Run, tries: int = 3, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Fetch the lists of all the node's sources.
+
+    :raises GpufleetError: GF-APT-UPDATE
+    """
+    # A source that does not answer is an error only if asked for: apt would go on with the lists of before.
+    command = ["apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any"]
+    for left in reversed(range(tries)):
+        code, out, err = run(command)
+        if code == 0:
+            return
+        if left:
+            sleep(10)
+    raise GpufleetError(
+        "GF-APT-UPDATE",
+        f"the package lists cannot be fetched: {err.strip() or out.strip()}",
+        "a source in /etc/apt does not answer, or its signature does not fit",
+        "apt-get update on the node shows it; mend or disable that source, then run the playbook again",
+    )
+
+
+def repair(run: Run) -> str:
+    """Finish what a dpkg that was cut off left; what dpkg said of it.
+
+    :raises GpufleetError: GF-DPKG-UNFINISHED
+    """
+    code, out, err = run(["dpkg", "--configure", "-a", "--force-confdef", "--force-confold"])
+    if code != 0:
+        raise GpufleetError(
+            "GF-DPKG-UNFINISHED",
+            f"dpkg was cut off on this node and cannot finish its work: {err.strip() or out.strip()}",
+            "a package's own script fails, or a package was unpacked without what it depends on",
+            "dpkg --configure -a on the node shows it; mend or remove that package, then run the playbook again",
+        )
+    return out
 
 
 def plain(name: str) -> str:

@@ -21,6 +21,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import (
     login_environment,
     receipts,
     removal_baseline,
+    rollback,
     trees,
     vendor_repository,
 )
@@ -515,11 +516,12 @@ def forget(plan: Plan) -> None:
         else:
             trees.remove(receipts.receipt_path(state, stage))
         trees.remove(removal_baseline.baseline_path(state, stage))
+        trees.remove(rollback.former_path(state, stage))
     if "verify" in plan.forgotten:
         trees.remove(os.path.join(state, "verdict.json"))
     if plan.state:
         trees.remove(state)
-    for folder in ("receipts", "baselines", ""):
+    for folder in ("receipts", "baselines", "former", ""):
         _remove_empty(os.path.join(state, folder))
 
 

@@ -9,9 +9,10 @@ DOCUMENTATION = r"""
 module: package_transaction
 short_description: Looks at what apt would do, before it does it
 description:
+  - Waits until no other apt or dpkg is at work, finishes what a dpkg that was cut off left, and fetches the package lists.
   - Asks C(apt-get --simulate) what the installation of some packages would do, and fails where the running kernel or a
     package on hold would be changed, or the NVIDIA driver in a step that is not the driver's.
-  - Changes nothing itself. Installing is the business of M(ansible.builtin.apt).
+  - Changes no package itself. Installing is the business of M(ansible.builtin.apt).
 version_added: 0.1.0
 author:
   - gpufleet contributors (@gpufleet)
@@ -23,6 +24,18 @@ attributes:
   diff_mode:
     support: full
 options:
+  repair:
+    description: Whether dpkg was cut off, and has to be finished first. A dry run leaves it.
+    type: bool
+    default: false
+  update:
+    description: Whether the package lists are fetched first. A dry run fetches none.
+    type: bool
+    default: false
+  lock_timeout:
+    description: Seconds to wait for another apt or dpkg. A dry run does not wait.
+    type: int
+    default: 600
   packages:
     description: Packages as C(apt-get install) takes them.
     type: list
@@ -66,7 +79,12 @@ error:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import commands, package_hold, package_transaction
+from ansible_collections.gpufleet.stack.plugins.module_utils import (
+    apt_locks,
+    commands,
+    package_hold,
+    package_transaction,
+)
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 
@@ -76,18 +94,29 @@ def main() -> None:
         argument_spec={
             "packages": {"type": "list", "elements": "str", "required": True},
             "driver": {"type": "bool", "default": False},
+            "repair": {"type": "bool", "default": False},
+            "update": {"type": "bool", "default": False},
+            "lock_timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
     )
-    transaction = package_transaction.ask(commands.runner(module), module.params["packages"])
+    run = commands.runner(module)
+    repaired = False
     held = [package_hold.plain(name) for name, row in package_hold.dpkg_selections().items() if row.want == "hold"]
     try:
+        if not module.check_mode:
+            apt_locks.wait(module.params["lock_timeout"])
+            if module.params["repair"]:
+                repaired = bool(package_transaction.repair(run))
+            if module.params["update"]:
+                package_transaction.update(run)
+        transaction = package_transaction.ask(run, module.params["packages"])
         package_transaction.check(transaction.steps, os.uname().release, held, module.params["driver"])
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
     lines = "".join(f"{step}\n" for step in transaction.steps)
     module.exit_json(
-        changed=False,
+        changed=repaired,
         known=transaction.known,
         said=transaction.said,
         steps=[step._asdict() for step in transaction.steps],

@@ -69,6 +69,11 @@ options:
     type: list
     elements: str
     default: []
+  stage:
+    description:
+      - The stage of the plan that the role carried out. What going back to it needs is kept in the receipt.
+      - Where the receipt differs from the one before, that one is kept as C(<state_dir>/former/<role>.json).
+    type: dict
   state_dir:
     description: Directory of the collection's state on the node.
     type: path
@@ -103,8 +108,9 @@ path:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import receipts, removal_baseline
+from ansible_collections.gpufleet.stack.plugins.module_utils import receipts, removal_baseline, rollback
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.packages import installed_versions
 
 LISTS = ("packages", "files", "links", "trees", "kernel_modules", "holds")
 
@@ -128,6 +134,7 @@ def main() -> None:
             role={"type": "str", "required": True},
             state={"type": "str", "choices": ["begun", "present"], "default": "present"},
             digest={"type": "str"},
+            stage={"type": "dict"},
             state_dir={"type": "path", "default": receipts.STATE_DIR},
             **lists,
         ),
@@ -145,7 +152,12 @@ def main() -> None:
             module.params["role"], module.params["digest"], *(module.params[name] for name in LISTS)
         )
         receipt = removal_baseline.close(module.params["state_dir"], module.params["role"], receipt)
+        kept = rollback.keepable(module.params["role"], module.params["stage"])
+        if kept is not None:
+            names = {*receipt["packages"], *receipt.get("added_packages", [])}
+            receipt.update(stage=kept, versions=installed_versions(names) if names else {})
         former = receipts.read_json(path)
+        rollback.keep_former(module.params["state_dir"], former, receipt)
         receipts.write_json(path, receipt)
         removal_baseline.finish(module.params["state_dir"], module.params["role"])
     except GpufleetError as error:

@@ -100,6 +100,29 @@ def test_a_repository_at_fault_leaves_the_node_as_it_was(vendor: Vendor, fault: 
     assert vendor.sh("dpkg-query -W | grep -c '^nvidia' || true") == "0"
 
 
+def packages(vendor: Vendor) -> str:
+    """Every package that left anything on the node, with its state."""
+    return vendor.sh("dpkg-query -W -f '${binary:Package} ${Version} ${db:Status-Status}\\n'")
+
+
+def fails_to_compile(vendor: Vendor, branch: str) -> None:
+    vendor.build("--no-compile", branch)
+    try:
+        run = vendor.play(nvidia_driver_version=branch)
+    finally:
+        vendor.build()
+    assert run.rc != 0
+    assert "GF-DKMS-FAILED" in run.stdout, run.stdout
+    assert "not for this kernel" in run.stdout, run.stdout
+    assert vendor.sh("dpkg --audit") == ""
+
+
+def test_a_node_without_a_driver_is_as_before_where_the_module_does_not_compile(vendor: Vendor) -> None:
+    before = packages(vendor), vendor.sh(SOURCES)
+    fails_to_compile(vendor, "580")
+    assert (packages(vendor), vendor.sh(SOURCES)) == before
+
+
 def test_a_branch_is_installed_and_the_former_entry_makes_way(vendor: Vendor) -> None:
     vendor.sh(
         f"echo 'deb [signed-by=/usr/share/keyrings/cuda-archive-keyring.gpg] {vendor.base}/debian12/x86_64/ /' > {LIST}"
@@ -109,6 +132,18 @@ def test_a_branch_is_installed_and_the_former_entry_makes_way(vendor: Vendor) ->
     assert modules(vendor) == ["570.211.01", "Dual MIT/GPL"]
     assert vendor.sh(f"test ! -e {LIST}; apt-get update -q 2>&1 | grep -c Conflicting || true") == "0"
     assert vendor.play(nvidia_driver_version="570").changed("node") == 0
+
+
+def test_the_driver_before_comes_back_where_the_new_one_does_not_compile(vendor: Vendor) -> None:
+    assert vendor.play(nvidia_driver_version="570", gpufleet_hold=True).rc == 0
+    before, held = packages(vendor), vendor.sh("apt-mark showhold")
+    assert "nvidia-open-570" in held
+    fails_to_compile(vendor, "580")
+    assert packages(vendor) == before
+    assert modules(vendor) == ["570.211.01", "Dual MIT/GPL"]
+    assert vendor.sh("apt-mark showhold") == held
+    assert vendor.play(nvidia_driver_version="570", gpufleet_hold=True).changed("node") == 0
+    assert vendor.play(nvidia_driver_version="570").rc == 0
 
 
 def test_flavour_and_branch_change_and_one_driver_is_left(vendor: Vendor) -> None:

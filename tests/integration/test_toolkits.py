@@ -51,3 +51,11 @@ def test_a_second_toolkit_stands_beside_and_the_default_is_a_small_change(node: 
     assert node.sh("node", COMPILE) == "13010"
     assert node.sh("node", trees) == before
     assert run.changed("node") == 3, run.stdout  # the note before the work, the link, the receipt
+
+
+def test_the_former_default_comes_back(node: World) -> None:
+    for version in ("13.0", "13.1"):
+        run = node.play(playbook="playbooks/rollback.yml", gpufleet_rollback="cuda_toolkit")
+        assert run.rc == 0, run.stdout
+        assert node.sh("node", RELEASE) == version
+    assert provision(node, "13.1", "13.0").changed("node") == 0

@@ -146,3 +146,32 @@ def test_a_package_that_apt_does_not_know_is_said(asked) -> None:
 
 def test_a_kernel_that_no_package_brought_may_get_one() -> None:
     package_transaction.check([Step(f"linux-image-{KERNEL}", None, "6.2")], KERNEL, [], driver=False)
+
+
+def test_lists_are_fetched_again_where_a_source_did_not_answer() -> None:
+    answers = [(100, "", "E: no route"), (0, "", "")]
+    waits: list[float] = []
+    package_transaction.update(lambda _command: answers.pop(0), sleep=waits.append)
+    assert (answers, waits) == ([], [10])
+
+
+def test_a_source_that_never_answers_is_said() -> None:
+    asked: list[list[str]] = []
+
+    def run(command: list[str]) -> tuple[int, str, str]:
+        asked.append(command)
+        return 100, "", "E: no route to mirror"
+
+    with pytest.raises(GpufleetError) as caught:
+        package_transaction.update(run, sleep=lambda _seconds: None)
+    assert caught.value.code == "GF-APT-UPDATE"
+    assert "no route to mirror" in str(caught.value)
+    assert len(asked) == 3
+
+
+def test_a_dpkg_that_cannot_be_finished_is_said() -> None:
+    assert package_transaction.repair(lambda _command: (0, "Setting up x (1) ...\n", "")) != ""
+    with pytest.raises(GpufleetError) as caught:
+        package_transaction.repair(lambda _command: (1, "", "dpkg: error processing package x (--configure)"))
+    assert caught.value.code == "GF-DPKG-UNFINISHED"
+    assert "package x" in str(caught.value)

@@ -1,0 +1,244 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a stage goes back to; the real apt is asked in a tree of its own, with real packages that hold nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.gpufleet.stack.plugins.module_utils import receipts, rollback
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+
+STATE = "/var/lib/gpufleet"
+TOOLS = all(shutil.which(tool) for tool in ("apt-get", "dpkg-deb"))
+needs_apt = pytest.mark.skipif(not TOOLS, reason="apt is not installed")
+OLD, NEW, MODPROBE = "535.216.03-1", "550.163.01-2", "1:535.161.07-1"
+STAGE = {
+    "version": "535", "packages": ["linux-headers-6.1", "nvidia-driver"], "obsolete": ["nvidia-tesla-470-driver"], "wanted": True,
+    "digest": "old", "repository": {"url": "https://user:secret@mirror.example.org"}, "why": ["x"], "needed": True,
+}  # fmt: skip
+FORMER = {
+    "schema": 1, "role": "nvidia_driver", "digest": "old", "packages": {"linux-headers-6.1": "1", "nvidia-driver": OLD},
+    "stage": rollback.keepable("nvidia_driver", STAGE),
+    "versions": {"linux-headers-6.1": "1", "nvidia-driver": OLD, "libcuda1": OLD, "nvidia-modprobe": MODPROBE},
+}  # fmt: skip
+NOW = {
+    **FORMER, "digest": "new", "packages": {"nvidia-driver": NEW},
+    "versions": {"nvidia-driver": NEW, "libcuda1": NEW, "nvidia-open-kernel-dkms": NEW, "linux-headers-6.1": "2"},
+}  # fmt: skip
+
+
+class Node:
+    """A tree with dpkg's and apt's own directories."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for folder in (
+            "var/lib/apt/lists/partial",
+            "var/cache/apt/archives/partial",
+            "etc/apt/sources.list.d",
+            "var/log/apt",
+        ):
+            (root / folder).mkdir(parents=True)
+        (root / "apt.conf").write_text(
+            f'Dir "{root}";\nDir::State::status "{root}/var/lib/dpkg/status";\nAPT::Architecture "amd64";\n'
+            'APT::Sandbox::User "root";\n'
+        )
+
+    def installed(self, versions: dict[str, str]) -> None:
+        (self.root / "var/lib/dpkg").mkdir(exist_ok=True)
+        (self.root / "var/lib/dpkg/status").write_text(
+            "".join(
+                f"Package: {name}\nStatus: install ok installed\nArchitecture: all\nMaintainer: n\nVersion: {version}\n"
+                "Description: x\n\n"
+                for name, version in versions.items()
+            )
+        )
+
+    def keep(self, name: str, version: str, depends: str = "") -> Path:
+        """A package in apt's cache."""
+        tree = self.root / "tree"
+        (tree / "DEBIAN").mkdir(parents=True)
+        (tree / "DEBIAN/control").write_text(
+            f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: n <n@example.org>\n"
+            + (f"Depends: {depends}\n" if depends else "")
+            + "Description: x\n"
+        )
+        path = self.root / f"var/cache/apt/archives/{name}_{version.replace(':', '%3a')}_all.deb"
+        subprocess.run(["dpkg-deb", "--build", str(tree), str(path)], check=True, capture_output=True)
+        shutil.rmtree(tree)
+        return path
+
+    def write(self, path: str, data: dict[str, Any]) -> None:
+        receipts.write_json(str(self.root / path.lstrip("/")), data)
+
+    def run(self, command: list[str]) -> tuple[int, str, str]:
+        environment = {**os.environ, "APT_CONFIG": str(self.root / "apt.conf"), "LC_ALL": "C"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        return done.returncode, done.stdout, done.stderr
+
+    def find(self, role: str = "nvidia_driver", **more: bool) -> rollback.Way:
+        return rollback.find(role, STATE, self.run, str(self.root), **more)
+
+    def traces(self) -> list[str]:
+        return [str(path) for path in self.root.rglob("*rollback*")]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """A node whose driver went from 535 to 550."""
+    this = Node(tmp_path)
+    this.installed(NOW["versions"])
+    this.write(f"{STATE}/receipts/nvidia_driver.json", NOW)
+    this.write(f"{STATE}/former/nvidia_driver.json", FORMER)
+    return this
+
+
+def keep_all(node: Node) -> None:
+    node.keep("nvidia-driver", OLD, f"libcuda1 (= {OLD}), nvidia-modprobe")
+    node.keep("libcuda1", OLD)
+    node.keep("nvidia-modprobe", MODPROBE)
+
+
+@needs_apt
+def test_the_former_driver_comes_from_the_cache(node: Node) -> None:
+    keep_all(node)
+    way = node.find()
+    assert way.back_to == f"driver {OLD}"
+    assert way.cached == ["libcuda1", "nvidia-driver", "nvidia-modprobe"]
+    # The driver's own packages go back together; headers that were upgraded since stay.
+    assert way.stage["packages"] == [f"libcuda1={OLD}", f"nvidia-driver={OLD}", "linux-headers-6.1"]
+    assert way.stage["obsolete"] == ["nvidia-open-kernel-dkms", "nvidia-tesla-470-driver"]
+    assert (way.stage["back"], way.stage["needed"], way.stage["digest"]) == (True, True, "old")
+    assert way.stage["repository"] is None
+    code, out, _err = node.run(
+        [
+            "apt-get",
+            "install",
+            "--print-uris",
+            "-y",
+            "--allow-downgrades",
+            "--no-install-recommends",
+            *way.stage["packages"],
+        ]
+    )
+    assert code == 0
+    assert "http" not in out
+    assert rollback.withdraw(str(node.root)) is True
+    assert node.traces() == []
+    assert rollback.withdraw(str(node.root)) is False
+
+
+@needs_apt
+@pytest.mark.parametrize("damage", ["missing", "cut off"])
+def test_a_package_that_nobody_has_leaves_the_node_as_it_is(node: Node, damage: str) -> None:
+    keep_all(node)
+    path = node.root / f"var/cache/apt/archives/libcuda1_{OLD}_all.deb"
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(GpufleetError) as caught:
+        node.find()
+    assert caught.value.code == "GF-ROLLBACK-UNAVAILABLE"
+    assert "libcuda1" in str(caught.value)
+    assert node.traces() == []
+
+
+@needs_apt
+def test_lists_that_cannot_be_read_leave_no_source_behind(node: Node) -> None:
+    keep_all(node)
+    run = node.run
+    node.run = lambda command: (100, "", "E: no") if command[:2] == ["apt-get", "update"] else run(command)  # type: ignore[method-assign]
+    with pytest.raises(GpufleetError) as caught:
+        node.find()
+    assert caught.value.code == "GF-ROLLBACK-UNAVAILABLE"
+    assert node.traces() == []
+
+
+def test_a_dry_run_writes_nothing(node: Node) -> None:
+    assert node.find(dry=True).stage["packages"][1] == f"nvidia-driver={OLD}"
+    assert node.traces() == []
+
+
+@needs_apt
+def test_work_that_failed_goes_back_to_the_present_receipt(node: Node) -> None:
+    """575 was begun: one package of it is there in whatever state, and one of the present driver is gone."""
+    node.write(f"{STATE}/receipts/nvidia_driver.json", FORMER)
+    node.write(
+        f"{STATE}/baselines/nvidia_driver.json",
+        {"installed": ["nvidia-driver", "libcuda1", "nvidia-modprobe", "linux-headers-6.1"]},
+    )
+    node.installed(
+        {
+            "nvidia-driver": OLD,
+            "nvidia-dkms-575": "575.1.1-1",
+            "nvidia-modprobe": MODPROBE,
+            "linux-headers-6.1": "1",
+        }
+    )
+    keep_all(node)
+    way = node.find(unfinished=True)
+    assert way.stage["obsolete"] == ["nvidia-dkms-575", "nvidia-tesla-470-driver"]
+    assert f"libcuda1={OLD}" in way.stage["packages"]
+    assert way.cached == ["libcuda1"]
+
+
+@pytest.mark.parametrize("former", [None, {**FORMER, "stage": None}])
+def test_without_a_former_receipt_there_is_nothing(node: Node, former: dict[str, Any] | None) -> None:
+    path = node.root / "var/lib/gpufleet/former/nvidia_driver.json"
+    path.unlink()
+    if former:
+        path.write_text(json.dumps(former))
+    with pytest.raises(GpufleetError) as caught:
+        node.find()
+    assert caught.value.code == "GF-ROLLBACK-NOTHING"
+
+
+def test_a_toolkit_goes_back_where_its_directory_is_still_there(node: Node) -> None:
+    toolkits = [
+        {"version": "13.0", "path": "/opt/gpufleet/cuda/13.0", "index_url": "https://user:secret@x", "wheels": [1]}
+    ]
+    stage = rollback.keepable("cuda_toolkit", {"default": "13.0", "toolkits": toolkits, "digest": "old"})
+    node.write(f"{STATE}/former/cuda_toolkit.json", {**FORMER, "role": "cuda_toolkit", "stage": stage})
+    with pytest.raises(GpufleetError) as caught:
+        node.find("cuda_toolkit")
+    assert caught.value.code == "GF-ROLLBACK-UNAVAILABLE"
+    (node.root / "opt/gpufleet/cuda/13.0").mkdir(parents=True)
+    way = node.find("cuda_toolkit")
+    assert (way.back_to, way.stage["default"], way.stage["needed"]) == ("CUDA toolkit 13.0", "13.0", True)
+
+
+def test_no_password_is_kept() -> None:
+    toolkits = [{"version": "13.0", "path": "/x", "index_url": "https://user:secret@x", "wheels": [{"url": "secret"}]}]
+    kept = [rollback.keepable("nvidia_driver", STAGE), rollback.keepable("cuda_toolkit", {"toolkits": toolkits})]
+    assert "secret" not in json.dumps(kept)
+    assert rollback.keepable("python", STAGE) is None
+
+
+@pytest.mark.parametrize(
+    ("receipt", "kept"),
+    [
+        ({**FORMER, "digest": "new"}, True),
+        ({**FORMER, "packages": {"nvidia-driver": NEW}}, True),
+        ({**FORMER, "written_at": "later"}, False),
+    ],
+)
+def test_the_receipt_before_is_kept_where_another_takes_its_place(
+    tmp_path: Path, receipt: dict[str, Any], kept: bool
+) -> None:
+    rollback.keep_former(str(tmp_path), FORMER, receipt)
+    assert (tmp_path / "former/nvidia_driver.json").exists() is kept
+
+
+def test_what_removal_left_is_no_state_to_go_back_to(tmp_path: Path) -> None:
+    for former in (None, {**FORMER, "digest": "removed"}, {**FORMER, "stage": None}):
+        rollback.keep_former(str(tmp_path), former, NOW)
+    assert list(tmp_path.iterdir()) == []
