@@ -64,6 +64,12 @@ def _dpkg_entries(path: str, _stamp: tuple[int, ...]) -> tuple[DpkgEntry, ...]:
     return tuple(found)
 
 
+def present(root: str = "/") -> set[str]:
+    """Names of the packages that are there in whatever state: whole, or half unpacked by work that failed."""
+    there = {entry.name for entry in dpkg_entries(root) if entry.state not in ("config-files", "not-installed")}
+    return there | set(rpm_versions(root))
+
+
 def dpkg_interrupted(root: str = "/") -> bool:
     """Whether dpkg was cut off: a journal it did not merge, or a package it did not finish."""
     try:

@@ -4,7 +4,8 @@
 """What a node had before a role touched it, so that the role's receipt can say what was added. Private to the collection.
 
 ``begin`` writes the baseline before a role's work, ``close`` turns it into the parts of the receipt that removal reads.
-A baseline that is there already stays: the run that wrote it was cut off, and what it installed is ours too.
+A baseline that is there already stays, and is added to: the run that wrote it was cut off, and what it installed is ours
+too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import receipts
-from ansible_collections.gpufleet.stack.plugins.module_utils.packages import dpkg_entries, installed_versions
+from ansible_collections.gpufleet.stack.plugins.module_utils.packages import dpkg_entries, installed_versions, present
 
 EXTENDED_STATES = "var/lib/apt/extended_states"
 KINDS = ("files", "links", "trees")
@@ -57,14 +58,13 @@ def begin(
     """Write the baseline of a role that starts to work.
 
     :param wanted: ``packages``, ``files``, ``links`` and ``trees`` that the role is about to bring.
-    :returns: the baseline; None where a former run that was cut off left one.
+    :returns: the baseline; None where a former run that was cut off left one that says it all.
     """
     path = baseline_path(within(root, state_dir), role)
-    if receipts.read_json(path) is not None:
-        return None
+    there = receipts.read_json(path)
     asked = plain_names(wanted["packages"])
     installed = installed_versions(root=root)
-    baseline = {
+    baseline: dict[str, Any] = {
         "schema": 1,
         "role": role,
         "installed": sorted(installed),
@@ -74,9 +74,27 @@ def begin(
         "before": _existing(wanted, _ours(_former(state_dir, role, root)), root),
         "directories": _missing_directories([path for kind in KINDS for path in wanted[kind]], root),
     }
+    if there is not None:
+        baseline = _joined(there, baseline)
+        if baseline == there:
+            return None
     if not check_mode:
         receipts.write_json(path, baseline)
     return baseline
+
+
+def _joined(there: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The note of a run that was cut off, with what this run is about to bring besides: its wish may be another one."""
+    known = {kind: set(there["wanted"][kind]) for kind in KINDS}
+    new = {kind: {path: to for path, to in now["before"][kind].items() if path not in known[kind]} for kind in KINDS}
+    return {
+        **there,
+        "asked": sorted({*there["asked"], *now["asked"]}),
+        "auto": sorted({*there["auto"], *(set(now["auto"]) & set(there["installed"]))}),
+        "wanted": {kind: sorted(known[kind].union(now["wanted"][kind])) for kind in KINDS},
+        "before": {kind: {**new[kind], **there["before"][kind]} for kind in KINDS},
+        "directories": sorted({*there["directories"], *now["directories"]}),
+    }
 
 
 def _former(state_dir: str, role: str, root: str) -> dict[str, Any]:
@@ -120,7 +138,7 @@ def added_packages(baseline: dict[str, Any], asked: Iterable[str], root: str = "
     The time between may be long where a run was cut off. What an administrator asked for meanwhile is not marked as
     automatic in apt's records and was not asked for by us; so it is told apart. rpm's records don't say who asked.
     """
-    came = set(installed_versions(root=root)) - set(baseline.get("installed", []))
+    came = present(root) - set(baseline.get("installed", []))
     if dpkg_entries(root):
         came &= automatic_packages(root) | set(asked)
     return sorted(came)
@@ -139,7 +157,7 @@ def close(state_dir: str, role: str, receipt: dict[str, Any], root: str = "/") -
 
 
 def _memory(baseline: dict[str, Any], former: dict[str, Any], receipt: dict[str, Any], root: str) -> dict[str, Any]:
-    installed = set(installed_versions(root=root))
+    installed = present(root)
     asked = {*former.get("asked_packages", []), *baseline.get("asked", []), *receipt.get("packages", {})}
     added = set(added_packages(baseline, asked, root)) if baseline else set()
     old, new = former.get("before", {}), baseline.get("before", {})

@@ -20,7 +20,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import receipts, re
 from ansible_collections.gpufleet.stack.plugins.module_utils.commands import Run
 from ansible_collections.gpufleet.stack.plugins.module_utils.driver_packages import upstream
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.module_utils.packages import dpkg_entries, installed_versions
+from ansible_collections.gpufleet.stack.plugins.module_utils.packages import installed_versions, present
 
 # What a role needs of a stage to carry it out again. Addresses of indexes and mirrors, which may hold passwords, are not kept.
 KEPT = {
@@ -150,8 +150,7 @@ def _came_since(state: str, root: str) -> set[str]:
     baseline = receipts.read_json(removal_baseline.baseline_path(state, "nvidia_driver"))
     if baseline is None:
         return set()
-    there = {entry.name for entry in dpkg_entries(root) if entry.state not in ("config-files", "not-installed")}
-    return there - set(baseline.get("installed", []))
+    return present(root) - set(baseline.get("installed", []))
 
 
 def _simulation(packages: list[str]) -> list[str]:

@@ -31,7 +31,7 @@ options:
     required: true
   state:
     description:
-      - V(begun), before the work, takes note of the node as it is; a note that a run which was cut off left stays.
+      - V(begun), before the work, takes note of the node as it is; a note that a run which was cut off left stays and is added to.
       - V(present), at the end, writes the receipt.
     type: str
     choices: [begun, present]

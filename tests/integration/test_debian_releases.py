@@ -53,8 +53,11 @@ def test_debian_13_changes_its_branch_and_comes_back(trixie: World) -> None:
 
 def test_the_former_driver_comes_back_without_a_network(trixie: World) -> None:
     """The change before left 535 as the former driver, and apt's cache has its packages."""
-    route = trixie.sh("node", "ip route show default")
-    trixie.sh("node", "ip route del default")
+    offline = "/etc/apt/apt.conf.d/99offline"
+    trixie.sh(
+        "node",
+        f'echo \'Acquire::http::Proxy "http://127.0.0.1:9"; Acquire::https::Proxy "http://127.0.0.1:9";\' > {offline}',
+    )
     try:
         for version in ("535.274.02", "550.163.01"):
             run = trixie.play(playbook="playbooks/rollback.yml", gpufleet_rollback="nvidia_driver")
@@ -64,5 +67,5 @@ def test_the_former_driver_comes_back_without_a_network(trixie: World) -> None:
             assert loader_takes(trixie) == {version}
             assert trixie.sh("node", "find / -xdev -name '*rollback*' -path '*gpufleet*' 2>/dev/null || true") == ""
     finally:
-        trixie.sh("node", f"ip route add {route}")
+        trixie.sh("node", f"rm {offline}")
     assert provision(trixie, nvidia_driver_version="550").changed("node") == 0

@@ -114,13 +114,14 @@ def fails_to_compile(vendor: Vendor, branch: str) -> None:
     assert run.rc != 0
     assert "GF-DKMS-FAILED" in run.stdout, run.stdout
     assert "not for this kernel" in run.stdout, run.stdout
-    assert vendor.sh("dpkg --audit") == ""
+    assert vendor.sh("dpkg --audit") == "", run.stdout
 
 
 def test_a_node_without_a_driver_is_as_before_where_the_module_does_not_compile(vendor: Vendor) -> None:
     before = packages(vendor), vendor.sh(SOURCES)
     fails_to_compile(vendor, "580")
-    assert (packages(vendor), vendor.sh(SOURCES)) == before
+    assert packages(vendor) == before[0]
+    assert vendor.sh(SOURCES) == before[1]
 
 
 def test_a_branch_is_installed_and_the_former_entry_makes_way(vendor: Vendor) -> None:
@@ -159,6 +160,23 @@ def test_flavour_and_branch_change_and_one_driver_is_left(vendor: Vendor) -> Non
     assert "590.48.01-1" in vendor.sh(
         "apt-get update -q >/dev/null; apt-get upgrade -y -q >/dev/null; dpkg-query -W nvidia-open"
     )
+
+
+def test_going_back_and_forth_downloads_nothing(vendor: Vendor) -> None:
+    """From 590 to 580 and back: other names of packages, and the pin goes and comes."""
+    offline = "/etc/apt/apt.conf.d/99offline"
+    vendor.sh(f"echo 'Acquire::http::Proxy \"http://127.0.0.1:9\";' > {offline}")
+    try:
+        for version, pin in (("580.178.04", ""), ("590.48.01", "nvidia-driver-pinning-590")):
+            run = vendor.world.play(playbook="playbooks/rollback.yml", gpufleet_rollback="nvidia_driver")
+            assert run.rc == 0, run.stdout
+            assert modules(vendor) == [version, "Dual MIT/GPL"]
+            names = vendor.sh("dpkg-query -W -f '${Package}\\n' | grep -E 'nvidia|cuda'").split()
+            assert [name for name in names if "pinning" in name] == [pin] * bool(pin)
+            assert vendor.sh("dpkg --audit; find / -xdev -name '*rollback*' -path '*gpufleet*'") == ""
+    finally:
+        vendor.sh(f"rm {offline}")
+    assert vendor.play(nvidia_driver_version="590", nvidia_driver_flavour="open").changed("node") == 0
 
 
 def test_a_toolkit_stands_in_its_own_place_and_brings_no_driver(vendor: Vendor) -> None:

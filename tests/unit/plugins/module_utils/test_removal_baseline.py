@@ -139,3 +139,45 @@ def test_a_damaged_baseline_is_written_anew(tmp_path: Path, text: str) -> None:
     assert removal_baseline.unfinished(STATE, str(tmp_path)) == {}
     assert removal_baseline.begin(STATE, "python", NOTHING, str(tmp_path)) is not None
     assert list(removal_baseline.unfinished(STATE, str(tmp_path))) == ["python"]
+
+
+def test_what_failed_work_left_half_installed_came_too(tmp_path: Path) -> None:
+    status = tmp_path / "var/lib/dpkg/status"
+    status.parent.mkdir(parents=True)
+    status.write_text(
+        "".join(
+            f"Package: {name}\nStatus: install ok {state}\nVersion: 1\n\n"
+            for name, state in (
+                ("old", "installed"),
+                ("whole", "installed"),
+                ("half", "half-configured"),
+                ("gone", "config-files"),
+            )
+        )
+    )
+    assert removal_baseline.added_packages({"installed": ["old"]}, ["whole", "half", "gone"], str(tmp_path)) == [
+        "half",
+        "whole",
+    ]
+
+
+def test_the_note_of_a_run_that_was_cut_off_learns_what_the_next_one_wants(tmp_path: Path) -> None:
+    status = tmp_path / "var/lib/dpkg/status"
+    status.parent.mkdir(parents=True)
+    status.write_text("Package: old\nStatus: install ok installed\nVersion: 1\n\n")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/theirs").touch()
+    wanted = {"packages": ["a"], "files": ["/etc/ours"], "links": [], "trees": []}
+    more = {"packages": ["b=1", "late"], "files": ["/etc/ours", "/etc/theirs"], "links": [], "trees": []}
+    assert removal_baseline.begin("/state", "cudnn", wanted, str(tmp_path)) is not None
+    # The first run brought these before it was cut off.
+    status.write_text(
+        "".join(f"Package: {name}\nStatus: install ok installed\nVersion: 1\n\n" for name in ("old", "a", "late"))
+    )
+    (tmp_path / "etc/ours").touch()
+    joined = removal_baseline.begin("/state", "cudnn", more, str(tmp_path))
+    assert joined is not None
+    assert joined["installed"] == ["old"]
+    assert joined["asked"] == ["a", "b", "late"]
+    assert joined["before"]["files"] == {"/etc/theirs": None}
+    assert removal_baseline.begin("/state", "cudnn", more, str(tmp_path)) is None
