@@ -25,7 +25,10 @@ _MODULES = (
     "nvidia-driver",
     "nvidia-driver-[0-9]*",
     "nvidia-kernel-open*",
-    "nvidia-open*",
+    # Not nvidia-open*: Debian's toolkit has nvidia-opencl-dev.
+    "nvidia-open",
+    "nvidia-open-[0-9]*",
+    "nvidia-open-kernel-*",
     "nvidia-tesla*-driver",
 )
 # What has to be of the kernel module's version.

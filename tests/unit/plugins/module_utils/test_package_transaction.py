@@ -109,6 +109,37 @@ def test_the_container_toolkits_library_is_no_driver(asked) -> None:
     package_transaction.check(found.steps, KERNEL, [], driver=False)
 
 
+# What Debian's and NVIDIA's toolkits bring along, whose names begin as a driver's do.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nvidia-opencl-dev",
+        "nvidia-cuda-dev",
+        "nvidia-cuda-toolkit-gcc",
+        "libnvidia-ml-dev",
+        "nvidia-fs",
+        "nvidia-profiler",
+    ],
+)
+def test_a_toolkit_brings_what_is_no_driver(name: str) -> None:
+    package_transaction.check([Step(name, None, "1")], KERNEL, [], driver=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nvidia-open",
+        "nvidia-open-580",
+        "nvidia-open-kernel-dkms",
+        "nvidia-kernel-open-dkms",
+        "nvidia-driver",
+        "cuda-drivers-570",
+    ],
+)
+def test_a_driver_is_known_by_its_name(name: str) -> None:
+    assert refusal([Step(name, None, "1")]).startswith("GF-TRANSACTION-DRIVER: ")
+
+
 @pytest.mark.parametrize(("package", "after"), [("needs-kernel", "6.2"), ("against-kernel", "removed")])
 def test_the_running_kernel_stays_whoever_asks(asked, package: str, after: str) -> None:
     steps = asked(package).steps
