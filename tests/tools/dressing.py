@@ -1,0 +1,105 @@
+"""What makes a Debian root file system stand in for another distribution on a test node.
+
+**A stand-in, not the distribution**: os-release, the package manager's settings and the names of kernels and packages are the
+other's, every program is Debian's. Its archive and NVIDIA's repositories are made by tests/tools/vendor_repository; the node
+itself serves them on its loopback (molecule/shared/prepare.yml puts them there).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+ARCHIVE = "http://127.0.0.1:8800"
+# Compilers stand in the image, since installing them anew for each node would take longer than the tests.
+_TOOLS = ("dkms", "gcc", "g++", "make", "kmod", "gpg")
+_APT_SOURCES = {"ubuntu2004": "list", "ubuntu2204": "list", "ubuntu2404": "sources", "ubuntu2604": "sources"}
+_RPM_TOOLS = (*_TOOLS, "rpm", "dnf", "python3-dnf", "dnf-plugins-core", "linux-headers-amd64", "dracut-core", "pigz")
+
+
+class Dress(NamedTuple):
+    """``suite`` is the Debian below, ``packages`` come from it, ``script`` runs once in the image."""
+
+    suite: str
+    packages: tuple[str, ...]
+    script: str
+
+
+def _file(path: str, text: str) -> str:
+    return f"mkdir -p $(dirname {path})\ncat > {path} <<'END'\n{text.strip()}\nEND\n"
+
+
+def _os_release(fields: dict[str, str]) -> str:
+    text = "".join(f'{key}="{value}"\n' for key, value in fields.items())
+    return "rm -f /etc/os-release /etc/debian_version\n" + _file("/etc/os-release", text)
+
+
+def _ubuntu(version: str, codename: str, suite: str) -> Dress:
+    """Ubuntu's archive for Ubuntu's packages; all others come from Debian's, whose entry bears another release's name."""
+    suites = " ".join(codename + end for end in ("", "-updates", "-security"))
+    if _APT_SOURCES["ubuntu" + version.replace(".", "")] == "list":
+        entries = "".join(f"deb {ARCHIVE}/ubuntu {each} main restricted\n" for each in suites.split())
+        source = _file("/etc/apt/sources.list", entries)
+    else:
+        keyring = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
+        fields = {
+            "Types": "deb",
+            "URIs": f"{ARCHIVE}/ubuntu",
+            "Suites": suites,
+            "Components": "main",
+            "Signed-By": keyring,
+        }
+        text = "".join(f"{key}: {value}\n" for key, value in fields.items())
+        source = _file("/etc/apt/sources.list.d/ubuntu.sources", text)
+    release = {
+        "NAME": "Ubuntu",
+        "ID": "ubuntu",
+        "ID_LIKE": "debian",
+        "VERSION_ID": version,
+        "VERSION_CODENAME": codename,
+        "UBUNTU_CODENAME": codename,
+        "PRETTY_NAME": f"Ubuntu {version} (a stand-in)",
+    }
+    below = "mv /etc/apt/sources.list /etc/apt/sources.list.d/stand-in-debian.list\n"
+    return Dress(suite, _TOOLS, _os_release(release) + below + source)
+
+
+def _el(name: str, ident: str, version: str, platform: str, suite: str = "bookworm") -> Dress:
+    """The kernels of the stand-in archive find their headers in Debian's, below /usr/src/debian-headers."""
+    major = version.partition(".")[0]
+    release = {
+        "NAME": name,
+        "ID": ident,
+        "ID_LIKE": "rhel centos fedora" if ident != "rhel" else "fedora",
+        "VERSION_ID": version,
+        "PLATFORM_ID": f"platform:{platform}",
+        "PRETTY_NAME": f"{name} {version} (a stand-in)",
+    }
+    repositories = "".join(
+        f"[{each}]\nname={each} (a stand-in)\nbaseurl={ARCHIVE}/{platform}/{each}/x86_64\nenabled=1\ngpgcheck=1\n"
+        "gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-stand-in\n\n"
+        for each in ("baseos", "epel")
+    )
+    headers = "ln -s $(ls -d /usr/src/linux-headers-*-amd64 | tail -n1) /usr/src/debian-headers\nrm -rf /lib/modules/*-amd64\n"
+    files = {
+        # Debian's rpm keeps its database in the user's home.
+        "/etc/rpm/macros": "%_dbpath /var/lib/rpm\n%_pkgverify_level none",
+        "/etc/dnf/vars/releasever": major,
+        "/etc/redhat-release": f"{name} release {version} (a stand-in)",
+        "/etc/yum.repos.d/stand-in.repo": repositories,
+    }
+    texts = "".join(_file(path, text) for path, text in files.items())
+    return Dress(suite, _RPM_TOOLS, _os_release(release) + texts + "mkdir -p /var/lib/rpm\nrpm --initdb\n" + headers)
+
+
+DRESSES = {
+    "ubuntu2004": _ubuntu("20.04", "focal", "bullseye"),
+    "ubuntu2204": _ubuntu("22.04", "jammy", "bookworm"),
+    "ubuntu2404": _ubuntu("24.04", "noble", "bookworm"),
+    "ubuntu2604": _ubuntu("26.04", "resolute", "trixie"),
+    "rocky8": _el("Rocky Linux", "rocky", "8.10", "el8"),
+    "rocky9": _el("Rocky Linux", "rocky", "9.6", "el9"),
+    "rocky10": _el("Rocky Linux", "rocky", "10.1", "el10", "trixie"),
+    "alma9": _el("AlmaLinux", "almalinux", "9.6", "el9"),
+    "rhel9": _el("Red Hat Enterprise Linux", "rhel", "9.6", "el9"),
+    "amzn2023": _el("Amazon Linux", "amzn", "2023", "amzn2023"),
+}
