@@ -84,7 +84,7 @@ class World:
 def fresh(name: str, work: Path, *options: str, suite: str = "bookworm", **variables: Any) -> Iterator[World]:
     """A world with one bare, prepared node named `node`; `options` go to tests/tools/nodes, `variables` are the node's."""
     inventory = work / "nodes.yml"
-    hosts = {"nodes": {"hosts": {"node": variables}, "vars": {"node_world": name}}}
+    hosts = {"nodes": {"hosts": {"node": {"node_suite": suite, **variables}}, "vars": {"node_world": name}}}
     inventory.write_text(yaml.safe_dump(hosts), encoding="utf-8")
     world = World(name, inventory, work)
     try:

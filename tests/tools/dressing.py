@@ -17,9 +17,13 @@ _RPM_TOOLS = (*_TOOLS, "rpm", "dnf", "python3-dnf", "dnf-plugins-core", "linux-h
 
 
 class Dress(NamedTuple):
-    """``suite`` is the Debian below, ``packages`` come from it, ``script`` runs once in the image."""
+    """``suite`` is the Debian below, ``packages`` come from it, ``script`` runs once in the image.
+
+    ``repository`` is NVIDIA's name for its repository of the distribution.
+    """
 
     suite: str
+    repository: str
     packages: tuple[str, ...]
     script: str
 
@@ -36,7 +40,8 @@ def _os_release(fields: dict[str, str]) -> str:
 def _ubuntu(version: str, codename: str, suite: str) -> Dress:
     """Ubuntu's archive for Ubuntu's packages; all others come from Debian's, whose entry bears another release's name."""
     suites = " ".join(codename + end for end in ("", "-updates", "-security"))
-    if _APT_SOURCES["ubuntu" + version.replace(".", "")] == "list":
+    name = f"ubuntu{version.replace('.', '')}"
+    if _APT_SOURCES[name] == "list":
         entries = "".join(f"deb {ARCHIVE}/ubuntu {each} main restricted\n" for each in suites.split())
         source = _file("/etc/apt/sources.list", entries)
     else:
@@ -60,7 +65,7 @@ def _ubuntu(version: str, codename: str, suite: str) -> Dress:
         "PRETTY_NAME": f"Ubuntu {version} (a stand-in)",
     }
     below = "mv /etc/apt/sources.list /etc/apt/sources.list.d/stand-in-debian.list\n"
-    return Dress(suite, _TOOLS, _os_release(release) + below + source)
+    return Dress(suite, name, _TOOLS, _os_release(release) + below + source)
 
 
 def _el(name: str, ident: str, version: str, platform: str, suite: str = "bookworm") -> Dress:
@@ -80,15 +85,26 @@ def _el(name: str, ident: str, version: str, platform: str, suite: str = "bookwo
         for each in ("baseos", "epel")
     )
     headers = "ln -s $(ls -d /usr/src/linux-headers-*-amd64 | tail -n1) /usr/src/debian-headers\nrm -rf /lib/modules/*-amd64\n"
+    links = "ln -s /usr/bin/update-alternatives /usr/sbin/alternatives\n"
     files = {
         # Debian's rpm keeps its database in the user's home.
         "/etc/rpm/macros": "%_dbpath /var/lib/rpm\n%_pkgverify_level none",
         "/etc/dnf/vars/releasever": major,
+        # Debian's loader does not look there.
+        "/etc/ld.so.conf.d/lib64.conf": "/usr/lib64",
+        # It would index what it downloads with a program that is not there.
+        "/etc/dnf/plugins/local.conf": "[main]\nenabled = 0",
         "/etc/redhat-release": f"{name} release {version} (a stand-in)",
         "/etc/yum.repos.d/stand-in.repo": repositories,
     }
     texts = "".join(_file(path, text) for path, text in files.items())
-    return Dress(suite, _RPM_TOOLS, _os_release(release) + texts + "mkdir -p /var/lib/rpm\nrpm --initdb\n" + headers)
+    repository = platform.replace("el", "rhel")
+    return Dress(
+        suite,
+        repository,
+        _RPM_TOOLS,
+        _os_release(release) + texts + "mkdir -p /var/lib/rpm\nrpm --initdb\n" + headers + links,
+    )
 
 
 DRESSES = {
