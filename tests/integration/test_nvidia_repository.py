@@ -2,78 +2,25 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
-from .conftest import ROOT, Run, World, fresh
+from .vendor import Vendor, modules, packages, vendor_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
-TOOL = ROOT / "tests/tools/vendor_repository"
-RECORDED = {"node_recording": "debian12-a100", "gpufleet_gpu_sysroot": "/opt/recorded/a100"}
-TORCH = "2.6.0"
 LIST = "/etc/apt/sources.list.d/cuda-debian12-x86_64.list"
 SOURCES = "find /etc/apt -type f | sort | xargs sha256sum"
 
 
-class Vendor(NamedTuple):
-    """A node and the stand-in repository that it reaches."""
-
-    world: World
-    folder: Path
-    base: str
-
-    def build(self, *fault: str) -> None:
-        subprocess.run([sys.executable, str(TOOL), "build", str(self.folder), "--base", self.base, *fault], check=True)
-
-    def play(self, tags: str = "nvidia_driver", **wanted: str) -> Run:
-        wishes = {
-            "pytorch_version": TORCH,
-            "nvidia_driver_source": "nvidia",
-            "gpufleet_catalog_overlay": str(self.folder / "overlay.yml"),
-            **wanted,
-        }
-        return self.world.play(cmdline=f"--tags {tags}", **wishes)
-
-    def sh(self, command: str, *, check: bool = True) -> str:
-        return self.world.sh("node", command, check=check)
-
-
-def free_port(address: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendor]:
-    with fresh("vendor", tmp_path_factory.mktemp("vendor"), **RECORDED) as world:
-        address = world.sh("node", "ip route show default").split()[2]
-        port, folder = free_port(address), tmp_path_factory.mktemp("repository")
-        this = Vendor(world, folder, f"http://{address}:{port}")
-        this.build()
-        command = [sys.executable, str(TOOL), "serve", str(folder), "--address", address, "--port", str(port)]
-        server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        try:
-            yield this
-        finally:
-            server.terminate()
-            server.wait()
-
-
-def modules(vendor: Vendor) -> list[str]:
-    """Version and licence of every NVIDIA module that the node has."""
-    return vendor.sh(
-        "find /lib/modules -name 'nvidia.ko*' | while read f; do modinfo -F version $f; modinfo -F license $f; done"
-    ).split("\n")
+    with vendor_world("vendor", tmp_path_factory) as this:
+        yield this
 
 
 @pytest.mark.parametrize(
@@ -98,11 +45,6 @@ def test_a_repository_at_fault_leaves_the_node_as_it_was(vendor: Vendor, fault: 
     assert code in run.stdout, run.stdout
     assert vendor.sh(SOURCES) == before
     assert vendor.sh("dpkg-query -W | grep -c '^nvidia' || true") == "0"
-
-
-def packages(vendor: Vendor) -> str:
-    """Every package that left anything on the node, with its state."""
-    return vendor.sh("dpkg-query -W -f '${binary:Package} ${Version} ${db:Status-Status}\\n'")
 
 
 def fails_to_compile(vendor: Vendor, branch: str) -> None:
