@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible import constants
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import facts_cache
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import facts_cache, run_tags
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import RunLocks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.planning import lock_directory, make_plan
 
@@ -49,7 +49,8 @@ class ActionModule(ActionBase):
             # Every process of this run has the same one, and Ansible removes it at the end.
             scratch=constants.DEFAULT_LOCAL_TMP,
         )
-        plan = make_plan(probe, wanted, run, only_look=args["only_look"])
+        left_out = run_tags.left_out(variables.get("ansible_run_tags"), variables.get("ansible_skip_tags"))
+        plan = make_plan(probe, wanted, run, only_look=args["only_look"], left_out=left_out)
         if args["facts_directory"]:
             _keep(args["facts_directory"], variables["inventory_hostname"], probe, plan)
         result.update(changed=False, plan=plan)

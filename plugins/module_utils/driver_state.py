@@ -8,9 +8,10 @@ from __future__ import annotations
 import glob
 import os
 import re
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, Collection, List, NamedTuple, Tuple
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.kernel import order
 
 # Runs a command, gives (status, stdout, stderr). An alias is evaluated when it is read, so typing's names (3.8).
 Run = Callable[[List[str]], Tuple[int, str, str]]
@@ -65,10 +66,14 @@ def kernels(root: str = "/") -> list[dict[str, Any]]:
             {
                 "release": release,
                 "headers": os.path.exists(os.path.join(root, "lib/modules", release, "build/Makefile")),
-                "image": os.path.exists(os.path.join(root, "boot/vmlinuz-" + release)),
+                "image": any(
+                    os.path.exists(os.path.join(root, path))
+                    for path in (f"boot/vmlinuz-{release}", f"lib/modules/{release}/vmlinuz")
+                ),
                 "module": module_file(release, root),
                 "version": None,
                 "signer": None,
+                "dkms": None,
             }
         )
     return found
@@ -109,16 +114,32 @@ def make_log_tail(name: str, version: str, root: str = "/") -> str:
     return ""
 
 
-def build(state: list[dict[str, Any]], run: Run, root: str = "/") -> list[str]:
-    """Build the module with DKMS for each kernel that has headers and lacks it; the kernels it was built for.
+class Built(NamedTuple):
+    """The kernels that a module was built for, and the errors of those for which it could not be."""
 
-    With ``--force``, since DKMS takes a module that somebody removed for installed.
+    kernels: list[str]
+    failed: dict[str, GpufleetError]
 
-    :raises GpufleetError: GF-DKMS-FAILED when a build fails.
+
+def essential(state: list[dict[str, Any]], running: str) -> set[str]:
+    """The kernels that may not be without a module: the one that runs, and the newest, which the next boot takes."""
+    bootable = [kernel for kernel in state if kernel["image"]] or [kernel for kernel in state if kernel["headers"]]
+    newest = max((kernel["release"] for kernel in bootable), key=order, default=running)
+    return {running, newest}
+
+
+def build(state: list[dict[str, Any]], run: Run, running: str, root: str = "/") -> Built:
+    """Build the module with DKMS for each kernel that has headers and lacks it, or has it past DKMS's knowledge.
+
+    With ``--force``, since DKMS takes a module that somebody removed for installed. A kernel that fails keeps none of the others
+    from theirs.
+
+    :raises GpufleetError: GF-DKMS-FAILED when the build for a kernel fails that may not be without.
     """
-    lacking = [kernel for kernel in state if kernel["headers"] and kernel["module"] is None]
+    unknown = unregistered(state)
+    lacking = [row for row in state if row["headers"] and (row["module"] is None or row["release"] in unknown)]
     if not lacking:
-        return []
+        return Built([], {})
     code, out, err = run(["dkms", "status"])
     sources = parse_dkms_status(out) if code == 0 else []
     if not sources:
@@ -126,16 +147,30 @@ def build(state: list[dict[str, Any]], run: Run, root: str = "/") -> list[str]:
             lacking[0]["release"], "nvidia", "", "DKMS has no source of the driver: " + (err or out).strip()
         )
     name, version = sources[-1]["name"], sources[-1]["version"]
-    built = []
+    built = Built([], {})
     for kernel in lacking:
         code, out, err = run(["dkms", "install", "--force", f"{name}/{version}", "-k", kernel["release"]])
         kernel["module"] = module_file(kernel["release"], root)
-        if code != 0 or kernel["module"] is None:
-            raise dkms_error(
-                kernel["release"], name, version, make_log_tail(name, version, root) or (err or out).strip()
-            )
-        built.append(kernel["release"])
+        if code == 0 and kernel["module"] is not None:
+            built.kernels.append(kernel["release"])
+            kernel["dkms"] = "installed"
+            continue
+        said = make_log_tail(name, version, root) or (err or out).strip()
+        built.failed[kernel["release"]] = dkms_error(kernel["release"], name, version, said)
+    fatal = sorted(essential(state, running) & set(built.failed))
+    if fatal:
+        raise built.failed[fatal[-1]]
     return built
+
+
+def without_module(kernel: str, why: str) -> GpufleetError:
+    """GF-DRIVER-KERNEL for a kernel that the driver cannot be had for; the others have it."""
+    return GpufleetError(
+        "GF-DRIVER-KERNEL",
+        f"kernel {kernel} has no NVIDIA module; after a boot into it no GPU is served: {why}",
+        "the driver does not compile for this kernel, or the archive no longer has its headers",
+        f"remove the kernel if nobody boots it (apt-get purge 'linux-*-{kernel}', dnf remove 'kernel*-{kernel}'), or take another driver",
+    )
 
 
 def dkms_error(kernel: str, name: str, version: str, detail: str) -> GpufleetError:
@@ -145,12 +180,33 @@ def dkms_error(kernel: str, name: str, version: str, detail: str) -> GpufleetErr
         if version
         else "apt-get install --reinstall nvidia-kernel-dkms"
     )
+    full = "No space left on device" in detail
     return GpufleetError(
         "GF-DKMS-FAILED",
         f"the NVIDIA kernel module was not built for kernel {kernel}" + (f":\n{detail}" if detail else ""),
-        "the driver does not support this kernel or its compiler, or the headers are not complete",
+        "the file system of /var/lib/dkms or /lib/modules is full"
+        if full
+        else "the driver does not support this kernel or its compiler, or the headers are not complete",
         f"read /var/lib/dkms/{name}/{version or '*'}/build/make.log, then: {command}",
     )
+
+
+def measure_dkms(state: list[dict[str, Any]], run: Run) -> None:
+    """Ask DKMS how it stands with each kernel: installed, built, added; None where it knows nothing."""
+    code, out, _err = run(["dkms", "status"])
+    rows = parse_dkms_status(out) if code == 0 else []
+    for kernel in state:
+        states = [row["state"] for row in rows if row["kernel"] == kernel["release"]]
+        kernel["dkms"] = "installed" if "installed" in states else states[0] if states else None
+
+
+def unregistered(state: list[dict[str, Any]]) -> list[str]:
+    """Kernels whose module DKMS put there and does not have as installed: it would not renew or remove it."""
+    return [
+        kernel["release"]
+        for kernel in state
+        if "/updates/dkms/" in (kernel["module"] or "") and kernel["dkms"] not in ("installed", None)
+    ]
 
 
 def measure_versions(state: list[dict[str, Any]], run: Run) -> None:
@@ -163,13 +219,19 @@ def measure_versions(state: list[dict[str, Any]], run: Run) -> None:
             kernel["signer"] = out.strip() or None if code == 0 else None
 
 
-def check(state: list[dict[str, Any]], libraries: dict[str, list[str]], root: str = "/") -> str:
+def check(
+    state: list[dict[str, Any]],
+    libraries: dict[str, list[str]],
+    root: str = "/",
+    without: Collection[str] = (),
+) -> str:
     """The one version of the driver.
 
+    :param without: kernels that are known to have no module.
     :raises GpufleetError: GF-DKMS-FAILED where no kernel has a module, GF-DRIVER-MISMATCH where the parts differ.
     """
     for kernel in state:
-        if kernel["headers"] and kernel["module"] is None:
+        if kernel["headers"] and kernel["module"] is None and kernel["release"] not in without:
             raise dkms_error(kernel["release"], "nvidia-current", "", make_log_tail("nvidia*", "*", root))
     built = [kernel for kernel in state if kernel["module"] is not None]
     if not built:

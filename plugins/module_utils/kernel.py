@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.gpu_text import clean_or_none
@@ -56,6 +57,32 @@ def facts(sysroot: str) -> dict[str, Any]:
         "lockdown": _lockdown(sysroot),
         "module_signatures_enforced": _signatures_enforced(sysroot),
     }
+
+
+def installed(sysroot: str = "/") -> list[dict[str, Any]]:
+    """Every kernel that the node could boot or build modules for, the oldest first: release, headers, image.
+
+    What a kernel that was removed left below /lib/modules is none: DKMS's modules often stay behind.
+    """
+    try:
+        releases = os.listdir(os.path.join(sysroot, "lib/modules"))
+    except OSError:
+        return []
+    found = []
+    for release in sorted(releases, key=order):
+        base = os.path.join(sysroot, "lib/modules", release)
+        headers = os.path.exists(os.path.join(base, "build"))
+        image = os.path.exists(os.path.join(sysroot, "boot/vmlinuz-" + release)) or os.path.exists(
+            os.path.join(base, "vmlinuz")
+        )
+        if headers or image:
+            found.append({"release": release, "headers": headers, "image": image})
+    return found
+
+
+def order(release_: str) -> list[tuple[int, str]]:
+    """Sorts releases as a person would: 6.1.0-9 before 6.1.0-10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"\d+|[^\d]+", release_)]
 
 
 def _is_wsl(sysroot: str) -> bool:

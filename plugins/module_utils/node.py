@@ -21,7 +21,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.sysroot import Sysr
 SCHEMA = 2  # of what the probe answers; cached facts of another one are not used
 RECORD = "/.gpufleet/node.json"  # on a recorded node: what no file told
 # What the recorder writes down, since it comes from the running system and not from files.
-RECORDED = ("architecture", "glibc", "root", "prefix")
+RECORDED = ("architecture", "glibc", "root", "prefix", "kernels")
 _INITRAMFS_TOOLS = ("update-initramfs", "dracut", "mkinitrd")
 
 
@@ -54,6 +54,7 @@ def _running(prefix: str) -> dict[str, Any]:
         "glibc": node_system.running_glibc(),
         "root": os.geteuid() == 0,
         "prefix": prefix_facts(prefix),
+        "kernels": kernel.installed(),
     }
 
 
@@ -65,6 +66,8 @@ def _replayed(node: Sysroot, prefix: str, release: str | None) -> dict[str, Any]
         "glibc": record.get("glibc") or node_system.glibc_on_disk(node),
         "root": record.get("root") if "root" in record else os.geteuid() == 0,
         "prefix": {**(record.get("prefix") or prefix_facts(node.below(prefix))), "path": prefix},
+        # Of other kernels than the running one a record has no files.
+        "kernels": record["kernels"] if "kernels" in record else kernel.installed(node.root),
     }
 
 
@@ -98,6 +101,7 @@ def collect(prefix: str = "/opt/gpufleet", sysroot: str = "/") -> dict[str, Any]
         "root": system["root"],
         "prefix": system["prefix"],
         "kernel": {"release": kernel_facts["release"], "headers": kernel_facts["headers"]},
+        "kernels": system["kernels"],
         "initramfs": _initramfs(node),
         "boot_id": (node.text("/proc/sys/kernel/random/boot_id") or "").strip() or None,
         "errors": errors,

@@ -90,6 +90,33 @@ def update(run: Run, tries: int = 3, sleep: Callable[[float], None] = time.sleep
     )
 
 
+def available(run: Run, packages: list[str]) -> set[str]:
+    """Those of the packages that apt could install, or has."""
+    if not packages:
+        return set()
+    _code, out, _err = run(["apt-cache", "policy", *packages])
+    rows = re.findall(r"^(\S+):\n  Installed: (\S+)\n  Candidate: (\S+)", out, re.MULTILINE)
+    return {name for name, _installed, candidate in rows if candidate != "(none)"}
+
+
+def headers(run: Run, packages: dict[str, str], running: str) -> tuple[list[str], list[str]]:
+    """Of the packages with headers those that can be had, and the kernels whose headers cannot.
+
+    :param packages: the package of each kernel.
+    :raises GpufleetError: GF-HEADERS-MISSING where the running kernel's cannot.
+    """
+    there = available(run, sorted(packages.values()))
+    without = [kernel for kernel, package in packages.items() if package not in there]
+    if running in without:
+        raise GpufleetError(
+            "GF-HEADERS-MISSING",
+            f"the archive has no headers ({packages[running]}) of the kernel that runs, so no module can be built for it",
+            "the kernel is older than what the archive keeps, or comes from another source",
+            "upgrade and reboot the node (apt-get full-upgrade), or install the headers from where the kernel came from",
+        )
+    return [package for package in packages.values() if package in there], without
+
+
 def repair(run: Run) -> str:
     """Finish what a dpkg that was cut off left; what dpkg said of it.
 

@@ -16,7 +16,7 @@ import tempfile
 import time
 from typing import Any, Iterable
 
-from ansible_collections.gpufleet.stack.plugins.module_utils import package_hold
+from ansible_collections.gpufleet.stack.plugins.module_utils import driver_state, kernel, package_hold
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.packages import installed_versions
 
@@ -90,6 +90,13 @@ def module_version(name: str) -> str | None:
         return None
 
 
+def driven_kernels(root: str = "/") -> dict[str, bool]:
+    """Whether each installed kernel has the NVIDIA driver's module."""
+    return {
+        each["release"]: driver_state.module_file(each["release"], root) is not None for each in kernel.installed(root)
+    }
+
+
 def measure(
     role: str,
     digest: str,
@@ -99,9 +106,11 @@ def measure(
     trees: list[str],
     kernel_modules: list[str],
     holds: Iterable[str] = (),
+    kernels: bool = False,
 ) -> dict[str, Any]:
     """Make the receipt of what is on the node now.
 
+    :param kernels: whether the role brought the driver's modules; a kernel that has none now is known to lack it.
     :raises GpufleetError: GF-RECEIPT-INCOMPLETE where something that the role says it left is not there.
     """
     versions = installed_versions(packages) if packages else {}
@@ -117,6 +126,8 @@ def measure(
         "kernel_modules": {name: module_version(name) for name in sorted(kernel_modules)},
         "holds": {name: is_held or None for name, is_held in sorted(package_hold.held(holds).items())} if holds else {},
     }
+    if kernels:
+        receipt["kernels"] = driven_kernels()
     missing = [
         f"{kind[:-1].replace('_', ' ')} {name}"
         for kind in ("packages", "files", "links", "trees", "kernel_modules", "holds")
@@ -153,11 +164,22 @@ def check(receipt: dict[str, Any]) -> list[str]:
     for name, is_held in (package_hold.held(holds) if holds else {}).items():
         if not is_held:
             drift.append(f"package {name} was held, is not")
+    known: dict[str, bool] = receipt.get("kernels", {})
+    for release, has_module in (driven_kernels() if "kernels" in receipt else {}).items():
+        if not has_module and known.get(release) is not False:
+            drift.append(f"kernel {release} has no NVIDIA module")
     for path, state in receipt.get("trees", {}).items():
         now_tree = tree_state(path)
         if now_tree != state:
             drift.append(f"directory {path} {'is gone' if now_tree is None else 'was changed'}")
     return drift
+
+
+def lacking(receipt: dict[str, Any]) -> list[str]:
+    """The kernels for which the role could not make a module, and that still have none."""
+    known = [release for release, has_module in receipt.get("kernels", {}).items() if not has_module]
+    now = driven_kernels() if known else {}
+    return [release for release in known if now.get(release) is False]
 
 
 def write_json(path: str, data: dict[str, Any]) -> None:
@@ -189,7 +211,7 @@ def read_json(path: str) -> dict[str, Any] | None:
 
 
 def read_all(state_dir: str) -> dict[str, dict[str, Any]]:
-    """``{role: {digest, holds, drift}}`` for each receipt found in ``state_dir``."""
+    """``{role: {digest, holds, drift, lacking}}`` for each receipt found in ``state_dir``."""
     directory = os.path.join(state_dir, "receipts")
     try:
         names = sorted(name for name in os.listdir(directory) if name.endswith(".json") and not name.startswith("."))
@@ -199,8 +221,18 @@ def read_all(state_dir: str) -> dict[str, dict[str, Any]]:
     for name in names:
         receipt = read_json(os.path.join(directory, name))
         if receipt is None or receipt.get("schema") != SCHEMA:
-            answers[name[:-5]] = {"digest": None, "holds": False, "drift": ["the receipt cannot be read"]}
+            answers[name[:-5]] = {
+                "digest": None,
+                "holds": False,
+                "drift": ["the receipt cannot be read"],
+                "lacking": [],
+            }
             continue
         drift = check(receipt)
-        answers[name[:-5]] = {"digest": receipt.get("digest"), "holds": not drift, "drift": drift}
+        answers[name[:-5]] = {
+            "digest": receipt.get("digest"),
+            "holds": not drift,
+            "drift": drift,
+            "lacking": lacking(receipt),
+        }
     return answers

@@ -10,7 +10,8 @@ module: driver_check
 short_description: Proves that the installed NVIDIA driver is whole
 description:
   - Every kernel with headers must have an nvidia module, and its version must be that of the libraries, which must be the ones
-    that the loader gives to programs.
+    that the loader gives to programs. Where O(build) fails for a kernel that neither runs nor is the newest, it is named
+    in RV(lacking) and the others are proved.
   - Builds with DKMS what is missing and loads the driver, each only when told to.
   - The driver is loaded only where the running kernel has the module, no other driver holds the GPU and none is
     loaded yet. Nothing is ever unloaded and nothing is rebooted; RV(reboot_needed) says when that is left to do.
@@ -57,7 +58,8 @@ version:
   type: str
   sample: 535.309.01
 kernels:
-  description: Every kernel with release, headers, image, module (file), its version and who signed it (null, nobody).
+  description: Every kernel with release, headers, image, module (file), its version, who signed it (null, nobody) and what DKMS
+    says of it (null, nothing).
   returned: always
   type: list
   elements: dict
@@ -68,6 +70,7 @@ kernels:
       module: /lib/modules/6.1.0-56-amd64/updates/dkms/nvidia-current.ko
       version: 535.309.01
       signer: DKMS module signing key
+      dkms: installed
 libraries:
   description: Versions in the names of the driver's libraries.
   returned: always
@@ -79,6 +82,14 @@ built:
   type: list
   elements: str
   sample: []
+lacking:
+  description: Kernels that could be booted and have no module, each with the error that says why. They stop nothing.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - release: 5.10.0-30-amd64
+      message: "GF-DRIVER-KERNEL: kernel 5.10.0-30-amd64 has no NVIDIA module ..."
 loaded:
   description: Version of the loaded driver, null where none is loaded.
   returned: always
@@ -97,10 +108,27 @@ reason:
 """
 
 import os
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.stack.plugins.module_utils import commands, driver_state
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+
+
+def lacking(kernels: list[dict[str, Any]], failed: dict[str, GpufleetError]) -> list[dict[str, str]]:
+    """The kernels that could be booted and have no module, as errors that stop nothing."""
+    why = {release: error.message for release, error in failed.items()}
+    why.update(
+        {
+            kernel["release"]: "its headers are not installed"
+            for kernel in kernels
+            if kernel["image"] and not kernel["headers"] and not kernel["module"]
+        }
+    )
+    return [
+        {"release": release, "message": str(driver_state.without_module(release, reason))}
+        for release, reason in sorted(why.items())
+    ]
 
 
 def main() -> None:
@@ -118,17 +146,27 @@ def main() -> None:
     libraries = driver_state.library_versions()
     kernels = driver_state.kernels()
     loaded = driver_state.loaded_modules()
-    result = {"kernels": kernels, "libraries": libraries, "built": [], "loaded": loaded["version"], "changed": False}
-    lacking = [kernel for kernel in kernels if kernel["headers"] and kernel["module"] is None]
-    if module.check_mode and (not libraries or lacking or not any(kernel["module"] for kernel in kernels)):
+    result: dict[str, Any] = {
+        "kernels": kernels,
+        "libraries": libraries,
+        "built": [],
+        "lacking": [],
+        "loaded": loaded["version"],
+        "changed": False,
+    }
+    to_build = [kernel for kernel in kernels if kernel["headers"] and kernel["module"] is None]
+    if module.check_mode and (not libraries or to_build or not any(kernel["module"] for kernel in kernels)):
         # A dry run of a node on which the packages are not installed yet: nothing to measure.
         result["changed"] = True
         module.exit_json(version=None, reboot_needed=False, reason=None, **result)
     try:
+        failed: dict[str, GpufleetError] = {}
+        driver_state.measure_dkms(kernels, run)
         if module.params["build"]:
-            result["built"] = driver_state.build(kernels, run)
+            result["built"], failed = driver_state.build(kernels, run, os.uname().release)
         driver_state.measure_versions(kernels, run)
-        version = driver_state.check(kernels, libraries)
+        version = driver_state.check(kernels, libraries, without=failed)
+        result["lacking"] = lacking(kernels, failed)
         driver_state.check_loader(version, driver_state.loader_versions(run))
         loadable, reason = driver_state.reboot_reason(kernels, version, os.uname().release, loaded)
         result["changed"] = bool(result["built"])

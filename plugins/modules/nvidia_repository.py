@@ -95,7 +95,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpufleet.stack.plugins.module_utils import commands, vendor_repository
+from ansible_collections.gpufleet.stack.plugins.module_utils import apt_locks, commands, vendor_repository
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.vendor_repository import Change, Wish
 
@@ -164,6 +164,8 @@ def converge(module: AnsibleModule) -> list[Change]:
     wish = wanted(module)
     changes = vendor_repository.plan(wish, fetch, root, module.check_mode)
     if changes and not module.check_mode:
+        if wish.family == "apt":
+            apt_locks.wait(module.params["lock_timeout"], root)
         vendor_repository.carry_out(changes, lambda: refresh(module, wish) if root == "/" else None, root)
     return changes
 

@@ -52,6 +52,10 @@ options:
     type: str
     choices: [held, lifted, absent]
     default: held
+  lock_timeout:
+    description: Seconds to wait for another apt or dpkg.
+    type: int
+    default: 600
   root:
     description: Root of the tree that is worked on.
     type: path
@@ -107,7 +111,7 @@ files:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import package_hold, receipts
+from ansible_collections.gpufleet.stack.plugins.module_utils import apt_locks, package_hold, receipts
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 
@@ -170,6 +174,7 @@ def main() -> None:
             "patterns": {"type": "list", "elements": "str", "default": []},
             "kernel": {"type": "bool", "default": False},
             "state": {"type": "str", "choices": ["held", "lifted", "absent"], "default": "held"},
+            "lock_timeout": {"type": "int", "default": 600},
             "root": {"type": "path", "default": "/"},
         },
         supports_check_mode=True,
@@ -191,7 +196,11 @@ def main() -> None:
     changed = bool(plan.selections or texts or noted)
     if changed and not module.check_mode:
         try:
+            if plan.selections:
+                apt_locks.wait(wanted["lock_timeout"], root)
             carry_out(module, root, plan, texts, note)
+        except GpufleetError as error:
+            module.fail_json(msg=str(error), error=error.as_dict())
         except OSError as error:
             module.fail_json(msg=f"{error.filename} cannot be written: {error.strerror}")
     diff = [{"before": before[path], "after": text, "before_header": path, "after_header": path}

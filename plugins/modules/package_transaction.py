@@ -41,6 +41,12 @@ options:
     type: list
     elements: str
     required: true
+  headers:
+    description:
+      - The package with the headers of each kernel that lacks them, by the kernel's release.
+      - Those that the archive does not have are left out, unless the kernel runs.
+    type: dict
+    default: {}
   driver:
     description: Whether the step is the driver's own, and may change it.
     type: bool
@@ -54,6 +60,18 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+packages:
+  description: O(packages), and those of O(headers) that can be had.
+  returned: success
+  type: list
+  elements: str
+  sample: [nvidia-driver, linux-headers-6.1.0-47-amd64]
+without_headers:
+  description: Kernels whose headers cannot be had.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 known:
   description: Whether apt knows all the packages and a way to install them.
   returned: success
@@ -94,6 +112,7 @@ def main() -> None:
         argument_spec={
             "packages": {"type": "list", "elements": "str", "required": True},
             "driver": {"type": "bool", "default": False},
+            "headers": {"type": "dict", "default": {}},
             "repair": {"type": "bool", "default": False},
             "update": {"type": "bool", "default": False},
             "lock_timeout": {"type": "int", "default": 600},
@@ -110,13 +129,17 @@ def main() -> None:
                 repaired = bool(package_transaction.repair(run))
             if module.params["update"]:
                 package_transaction.update(run)
-        transaction = package_transaction.ask(run, module.params["packages"])
+        headers, without = package_transaction.headers(run, module.params["headers"], os.uname().release)
+        packages = [*module.params["packages"], *headers]
+        transaction = package_transaction.ask(run, packages)
         package_transaction.check(transaction.steps, os.uname().release, held, module.params["driver"])
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
     lines = "".join(f"{step}\n" for step in transaction.steps)
     module.exit_json(
         changed=repaired,
+        packages=packages,
+        without_headers=without,
         known=transaction.known,
         said=transaction.said,
         steps=[step._asdict() for step in transaction.steps],

@@ -69,6 +69,11 @@ options:
     type: list
     elements: str
     default: []
+  kernels:
+    description: Whether the role brought the driver's kernel modules. The receipt then says which kernels have one; a kernel that
+      comes later without one is drift.
+    type: bool
+    default: false
   stage:
     description:
       - The stage of the plan that the role carried out. What going back to it needs is kept in the receipt.
@@ -134,6 +139,7 @@ def main() -> None:
             role={"type": "str", "required": True},
             state={"type": "str", "choices": ["begun", "present"], "default": "present"},
             digest={"type": "str"},
+            kernels={"type": "bool", "default": False},
             stage={"type": "dict"},
             state_dir={"type": "path", "default": receipts.STATE_DIR},
             **lists,
@@ -149,7 +155,10 @@ def main() -> None:
         module.exit_json(changed=True, path=path)
     try:
         receipt = receipts.measure(
-            module.params["role"], module.params["digest"], *(module.params[name] for name in LISTS)
+            module.params["role"],
+            module.params["digest"],
+            kernels=module.params["kernels"],
+            **{name: module.params[name] for name in LISTS},
         )
         receipt = removal_baseline.close(module.params["state_dir"], module.params["role"], receipt)
         kept = rollback.keepable(module.params["role"], module.params["stage"])

@@ -162,6 +162,25 @@ node:
           description: Whether its headers are installed.
           returned: always
           type: bool
+    kernels:
+      description: Every kernel that the node could boot or build modules for, the oldest first.
+      returned: always
+      type: list
+      elements: dict
+      contains:
+        release:
+          description: Release.
+          returned: always
+          type: str
+          sample: 6.1.0-47-amd64
+        headers:
+          description: Whether its headers are installed.
+          returned: always
+          type: bool
+        image:
+          description: Whether the kernel itself is there, and can be booted.
+          returned: always
+          type: bool
     initramfs:
       description: Whether the node boots with an initial file system that has to be made anew when its modules change.
       returned: always
@@ -186,10 +205,10 @@ node:
           returned: always
           type: str
 receipts:
-  description: For each role that left a receipt its digest, whether it holds, and what drifted.
+  description: For each role that left a receipt its digest, whether it holds, what drifted, and which kernels are known to lack a module.
   returned: always
   type: dict
-  sample: {"python": {"digest": "2f0c", "holds": true, "drift": []}}
+  sample: {"python": {"digest": "2f0c", "holds": true, "drift": [], "lacking": []}}
 verdict:
   description: The last verdict, or null where there is none that can be read.
   returned: always

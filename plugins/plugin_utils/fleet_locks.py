@@ -126,6 +126,17 @@ class RunLocks:
         return self._known[key]
 
 
+class KeptLocks(RunLocks):
+    """The locks that are there already: for what is not carried out no index is asked."""
+
+    def reachable(self, url: str) -> bool:
+        """Nobody asks, so nothing is known against it."""
+        return True
+
+    def _in_place(self, make: Callable[[str, bool], Any]) -> Any:
+        raise GpufleetError("GF-INDEX-UNREACHABLE", "no lock is kept", "the index was not asked", "run without --tags")
+
+
 def answers(url: str, seconds: float = PROBE_SECONDS) -> bool:
     """Whether something speaks HTTP at this address. In a thread, as looking up a name heeds no time limit."""
     said: list[bool] = []

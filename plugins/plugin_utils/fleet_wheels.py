@@ -15,7 +15,7 @@ import re
 from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import RunLocks
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import KeptLocks, RunLocks
 
 Row = dict[str, Any]
 UNREACHABLE = "GF-INDEX-UNREACHABLE"
@@ -27,21 +27,27 @@ BUILD_KEYS = ("variant", "cuda", "cudnn", "torch_version", "requirements", "torc
 PROOF_KEYS = ("torch_version", "cuda", "cudnn")
 
 
-def lock_stages(plan: Row, node: Row, run: RunLocks, only_look: bool = False) -> list[str]:
+def lock_stages(
+    plan: Row, node: Row, run: RunLocks, only_look: bool = False, left_out: frozenset[str] = frozenset()
+) -> list[str]:
     """Fill in what only the index knows: each wheel's address, size and SHA-256; from the lock where there is one.
 
     :param only_look: an index that does not answer is a warning; the answer names the roles whose wheels stay unknown.
+    :param left_out: stages that are not carried out: of these only locks count that are kept.
     """
     stages, platform = plan["stages"], {"architecture": node["architecture"], "glibc": node["glibc"]}
     unknown = []
     for role, fill in (("pytorch", _fill_pytorch), ("cuda_toolkit", _fill_toolkits), ("cudnn", _fill_cudnn)):
+        out = role in left_out
         try:
-            fill(plan, platform, run)
+            fill(plan, platform, KeptLocks(run.directory, run.write, run.scratch) if out else run)
         except GpufleetError as error:
-            if not only_look or error.code != UNREACHABLE:
+            if not (only_look or out) or error.code != UNREACHABLE:
                 raise
             _leave_unknown(stages[role])
             unknown.append(role)
+            if out:
+                continue
             # Without what uv says about it, which ends the same message in a run.
             what = error.message.partition("): ")[0] + (")" if "): " in error.message else "")
             warning = {"code": error.code, "message": f"{what}: sizes are unknown, and a run would stop here"}

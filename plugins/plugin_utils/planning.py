@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import catalog, offered, sizes
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import catalog, offered, run_tags, sizes
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import RunLocks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_wheels import UNKNOWN, lock_stages
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import resolve
@@ -20,12 +20,20 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import res
 Row = dict[str, Any]
 Resolver = Callable[[Row, Row, Row], Row]
 # What says how a stage stands, as opposed to what it is: a driver that gets loaded is not another wish.
-STANDING = ("needed", "because", "why", "digest", "driver_pending", "reboot")
+# Headers are those that are lacking now: a kernel that comes or goes is no other wish, and the probe finds one without a module.
+STANDING = ("needed", "because", "why", "digest", "driver_pending", "reboot", "headers")
 # Sizes are told, not carried out: a better figure in the catalog is no reason to work on a node.
 SIZES = ("download_mib", "disk_mib")
 
 
-def make_plan(probe: Row, wanted: Row, run: RunLocks, only_look: bool = False, choose: Resolver = resolve) -> Row:
+def make_plan(
+    probe: Row,
+    wanted: Row,
+    run: RunLocks,
+    only_look: bool = False,
+    choose: Resolver = resolve,
+    left_out: frozenset[str] = frozenset(),
+) -> Row:
     """The whole plan of one node.
 
     :param probe: what ``stack_probe`` returned.
@@ -33,6 +41,7 @@ def make_plan(probe: Row, wanted: Row, run: RunLocks, only_look: bool = False, c
     :param run: where the locks of this run are.
     :param only_look: nothing will be carried out: an index that does not answer leaves sizes unknown.
     :param choose: the resolver.
+    :param left_out: stages that this run does not carry out.
     """
     facts = {name: probe[name] for name in ("gpu", "cuda", "node")}
     facts["node"] = {**facts["node"], "managed": sorted(probe["receipts"])}
@@ -40,14 +49,19 @@ def make_plan(probe: Row, wanted: Row, run: RunLocks, only_look: bool = False, c
     unknown: list[str] = []
     if plan["ok"]:
         try:
-            unknown = lock_stages(plan, facts["node"], run, only_look)
+            unknown = lock_stages(plan, facts["node"], run, only_look, left_out)
         except GpufleetError as error:
             _refuse(plan, error)
     if plan["ok"]:
         for role, stage in plan["stages"].items():
             stand(role, stage, probe["receipts"].get(role), known=role not in unknown)
-        _verify_after_changes(plan["stages"])
-        check_space(plan, facts)
+            _warn_of_kernels(plan, stage, probe["receipts"].get(role) or {})
+        for role in left_out:
+            if plan["stages"][role]["wanted"]:
+                plan["stages"][role].update(needed=False, because=run_tags.BECAUSE)
+        if "verify" not in left_out:
+            _verify_after_changes(plan["stages"])
+        check_space(plan, facts, left_out)
     return {**plan, "facts": facts, "verdict": probe.get("verdict")}
 
 
@@ -115,6 +129,13 @@ def _needed(stage: Row, receipt: Row | None, known: bool) -> tuple[bool, str]:
     return False, "its receipt holds"
 
 
+def _warn_of_kernels(plan: Row, stage: Row, receipt: Row) -> None:
+    """A kernel that is known to lack the driver is no drift, and is not kept quiet about either."""
+    for release in receipt.get("lacking", []) if stage["wanted"] else []:
+        message = f"kernel {release} has no NVIDIA module: after a boot into it no GPU is served"
+        plan["warnings"].append({"code": "GF-DRIVER-KERNEL", "message": message})
+
+
 def _verify_after_changes(stages: Row) -> None:
     """A node that is about to change is verified again, whatever the last verdict says."""
     changing = [role for role, stage in stages.items() if stage["needed"] and role != "verify"]
@@ -122,12 +143,17 @@ def _verify_after_changes(stages: Row) -> None:
         stages["verify"].update(needed=True, because=f"changed before it: {', '.join(changing)}")
 
 
-def check_space(plan: Row, facts: Row) -> None:
+def check_space(plan: Row, facts: Row, left_out: frozenset[str] = frozenset()) -> None:
     """A conflict where what has to be built does not fit on the disk; known before anything is downloaded."""
     stages, prefix = plan["stages"], facts["node"]["prefix"]
-    parts = [sizes.environment_part(each) for each in sizes.missing_environments(stages["pytorch"], facts)]
-    parts += [sizes.toolkit_part(each) for each in sizes.missing_wheel_toolkits(stages["cuda_toolkit"], facts)]
-    parts += [sizes.cudnn_part(each) for each in sizes.missing_cudnns(stages["cudnn"], facts)]
+    missing = {
+        "pytorch": [sizes.environment_part(each) for each in sizes.missing_environments(stages["pytorch"], facts)],
+        "cuda_toolkit": [
+            sizes.toolkit_part(each) for each in sizes.missing_wheel_toolkits(stages["cuda_toolkit"], facts)
+        ],
+        "cudnn": [sizes.cudnn_part(each) for each in sizes.missing_cudnns(stages["cudnn"], facts)],
+    }
+    parts = [part for role, found in missing.items() if role not in left_out for part in found]
     needed = sum(part.disk_mib or 0 for part in parts)
     if prefix["free_mib"] is None or needed <= prefix["free_mib"]:
         return

@@ -20,6 +20,7 @@ EMPTY: Row = {
     "version": None, "source": None, "flavour": None, "components": [], "packages": [], "obsolete": [], "blacklist": [],
     "kernel_release": None, "sysroot": "/", "repository": None, "pin": None, "module_stream": None, "versionlock": None,
     "download_mib": None, "disk_mib": None, "reboot": False, "hold": [], "hold_kernel": False,
+    "headers": [],
 }  # fmt: skip
 
 
@@ -42,6 +43,7 @@ def plan(decision: Decision, choice: driver.Choice | None) -> Row:
         "flavour": option.flavour,
         "components": option.row.get("components", []),
         "packages": _packages(decision, option),
+        "headers": headers.lacking(decision),
         "obsolete": _obsolete(decision, option),
         "blacklist": decision.catalog["driver"]["competitors"]["modules"],
         "kernel_release": decision.facts["gpu"]["kernel"]["release"],

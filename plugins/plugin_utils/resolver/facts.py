@@ -49,7 +49,9 @@ _NODE: dict[str, tuple[type, Any]] = {
     "root": (bool, True),
     "prefix": (dict, {}),
     "managed": (list, []),
+    "kernels": (list, []),
 }
+_KERNEL: dict[str, tuple[type, Any]] = {"release": (str, ""), "headers": (bool, False), "image": (bool, False)}
 _PYTHON: dict[str, tuple[type, Any]] = {"version": (str, None), "path": (str, None), "provider": (str, "installed")}
 
 
@@ -68,6 +70,9 @@ def read(facts: Any) -> tuple[Row, list[str]]:
     gpu["kernel"] = {"release": None, "secure_boot": None, **gpu["kernel"]}
     node = _typed(parts["node"], _NODE, "node", wrong)
     node["pythons"] = [_python(each, f"node.pythons[{number}]", wrong) for number, each in enumerate(node["pythons"])]
+    node["kernels"] = [
+        _typed(each, _KERNEL, f"node.kernels[{number}]", wrong) for number, each in enumerate(node["kernels"])
+    ]
     node["prefix"] = {"path": None, "writable": True, **node["prefix"]}
     return {"gpu": gpu, "node": node}, wrong
 

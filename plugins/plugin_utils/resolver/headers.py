@@ -13,6 +13,7 @@ import re
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import node
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
 
+_OF_ONE_KERNEL = {"apt": "linux-headers-{}", "dnf": "kernel-devel-{}", "dnf-modular": "kernel-devel-{}"}
 DEB_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _UBUNTU_KERNEL = re.compile(r"^\d+\.\d+\.\d+-\d+-([a-z][a-z0-9-]*)$")
 _EL_KERNEL = re.compile(r"\.el\d")
@@ -35,3 +36,18 @@ def package(decision: Decision, row: Row) -> str:
         return f"linux-headers-{DEB_ARCHITECTURES[decision.architecture]}"
     flavour = _UBUNTU_KERNEL.match(release)
     return f"linux-headers-{flavour.group(1) if flavour else 'generic'}"
+
+
+def lacking(decision: Decision) -> list[Row]:
+    """The kernels that the node could boot and has no headers of: ``{kernel, package}``.
+
+    A container's running kernel is its host's, and is none of them.
+    """
+    name = _OF_ONE_KERNEL.get((node.distribution(decision) or {}).get("family", ""))
+    if name is None:
+        return []
+    return [
+        {"kernel": each["release"], "package": name.format(each["release"])}
+        for each in decision.facts["node"]["kernels"]
+        if each["image"] and not each["headers"]
+    ]

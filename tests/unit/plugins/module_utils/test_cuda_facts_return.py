@@ -48,6 +48,7 @@ def full_node(root: Path) -> str:
         "srv/libcublas.so.12": b"",
         "etc/environment": b"LD_LIBRARY_PATH=/srv\n",
         "usr/bin/python3.11": b"",
+        "lib/modules/6.1.0-9/vmlinuz": b"",
         packages.RECORDED_RPM: b'{"python3.11": "3.11.9-1"}',
         str(site.relative_to(root) / "nvidia/cublas/lib/libcublas.so.12"): b"",
         str(site.relative_to(root) / "torch/version.py"): b"cuda = '12.4'\n",

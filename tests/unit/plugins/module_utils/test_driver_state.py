@@ -93,7 +93,7 @@ def test_no_headers_at_all_is_an_error(tmp_path):
 
 def test_build_runs_only_for_kernels_that_lack_the_module(node):
     commands = Commands({"dkms status": (0, DKMS_STATUS, "")})
-    assert driver_state.build(driver_state.kernels(str(node)), commands, str(node)) == []
+    assert driver_state.build(driver_state.kernels(str(node)), commands, KERNEL, str(node)) == ([], {})
     assert commands.seen == []
 
 
@@ -104,7 +104,7 @@ def test_build_installs_for_the_headers_kernel(node):
         {"dkms status": (0, DKMS_ADDED, "")}, lambda command: module.touch() if command[1] == "install" else None
     )
     state = driver_state.kernels(str(node))
-    assert driver_state.build(state, commands, str(node)) == [KERNEL]
+    assert driver_state.build(state, commands, KERNEL, str(node)) == ([KERNEL], {})
     assert commands.seen == ["dkms status", f"dkms install --force nvidia-current/{VERSION} -k {KERNEL}"]
 
 
@@ -117,12 +117,78 @@ def test_failed_build_shows_the_end_of_the_log(node):
     )
     commands = Commands({"dkms status": (0, DKMS_ADDED, ""), "dkms install": (10, "", "Bad return status")})
     with pytest.raises(GpufleetError) as caught:
-        driver_state.build(driver_state.kernels(str(node)), commands, str(node))
+        driver_state.build(driver_state.kernels(str(node)), commands, KERNEL, str(node))
     assert caught.value.code == "GF-DKMS-FAILED"
     assert "error: boom" in caught.value.message
     assert "line 3\n" not in caught.value.message
     assert "-I." not in caught.value.message
     assert f"dkms install --force nvidia-current/{VERSION} -k {KERNEL}" in caught.value.fix
+
+
+OLD = "6.1.0-9-amd64"
+
+
+def with_kernel(node, release, image=True):
+    """Another kernel with headers and without the module."""
+    (node / "lib/modules" / release / "build").mkdir(parents=True)
+    (node / "lib/modules" / release / "build/Makefile").touch()
+    if image:
+        (node / "boot").mkdir(exist_ok=True)
+        (node / "boot" / f"vmlinuz-{release}").touch()
+
+
+@pytest.mark.parametrize(
+    ("running", "failing", "fatal"),
+    [
+        ("6.1.0-60-amd64", [OLD], False),
+        (OLD, [OLD], True),
+        (KERNEL, ["6.1.0-60-amd64", OLD], True),  # the newest: the next boot takes it
+        ("6.18.1-host", [OLD], False),  # a container: its kernel is its host's
+    ],
+)
+def test_a_kernel_that_fails_keeps_no_other_from_its_module(node, running, failing, fatal):
+    for release in (OLD, "6.1.0-60-amd64"):
+        with_kernel(node, release)
+
+    def effect(command):
+        if command[1] == "install" and command[-1] not in failing:
+            (node / "lib/modules" / command[-1] / "updates/dkms").mkdir(parents=True)
+            (node / "lib/modules" / command[-1] / "updates/dkms/nvidia-current.ko").touch()
+
+    commands = Commands({"dkms status": (0, DKMS_ADDED, ""), "dkms install": (0, "", "no such symbol")}, effect)
+    state = driver_state.kernels(str(node))
+    if fatal:
+        with pytest.raises(GpufleetError, match="not built for kernel " + failing[0]) as caught:
+            driver_state.build(state, commands, running, str(node))
+        assert caught.value.code == "GF-DKMS-FAILED"
+        return
+    built = driver_state.build(state, commands, running, str(node))
+    assert built.kernels == ["6.1.0-60-amd64"]
+    assert "no such symbol" in built.failed[OLD].message
+    driver_state.measure_versions(state, Commands({}))
+    assert driver_state.check(state, driver_state.library_versions(str(node)), without=built.failed) == VERSION
+    with pytest.raises(GpufleetError, match=OLD):
+        driver_state.check(state, driver_state.library_versions(str(node)))
+
+
+def test_a_full_disk_is_named_as_the_cause():
+    error = driver_state.dkms_error(KERNEL, "nvidia", VERSION, "cc: fatal error: No space left on device")
+    assert error.cause.endswith("is full")
+
+
+def test_a_module_that_dkms_does_not_have_as_installed_is_installed_again(node):
+    state = driver_state.kernels(str(node))
+    commands = Commands({"dkms status": (0, DKMS_STATUS.replace("installed", "built"), "")})
+    driver_state.measure_dkms(state, commands)
+    assert state[0]["dkms"] == "built"
+    assert driver_state.build(state, commands, KERNEL, str(node)).kernels == [KERNEL]
+    assert state[0]["dkms"] == "installed"
+
+
+def test_a_kernel_without_the_driver_has_a_mending_command():
+    error = driver_state.without_module(OLD, "its headers are not installed")
+    assert error.code == "GF-DRIVER-KERNEL"
+    assert f"linux-*-{OLD}" in error.fix
 
 
 def test_the_log_of_a_good_build_is_not_shown(node):

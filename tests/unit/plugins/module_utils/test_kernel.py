@@ -36,3 +36,19 @@ def test_a_hostile_release_is_cleaned(tmp_path: Path) -> None:
     write(tmp_path, "proc/sys/kernel/osrelease", "6.1\x1b[2J" + "x" * 500)
     release = kernel.facts(str(tmp_path))["release"]
     assert release.startswith("6.1\ufffd[2J") and len(release) == 128
+
+
+def test_installed_kernels_in_their_order(tmp_path: Path) -> None:
+    for release in ("6.1.0-10-amd64", "6.1.0-9-amd64"):
+        write(tmp_path, f"lib/modules/{release}/modules.dep", "")
+        write(tmp_path, f"boot/vmlinuz-{release}", "")
+    write(tmp_path, "lib/modules/6.1.0-9-amd64/build/Makefile", "")
+    write(tmp_path, "lib/modules/6.2.0-1.el9.x86_64/vmlinuz", "")
+    # What DKMS leaves of a kernel that was removed.
+    write(tmp_path, "lib/modules/5.10.0-1-amd64/updates/dkms/nvidia.ko", "")
+    assert kernel.installed(str(tmp_path)) == [
+        {"release": "6.1.0-9-amd64", "headers": True, "image": True},
+        {"release": "6.1.0-10-amd64", "headers": False, "image": True},
+        {"release": "6.2.0-1.el9.x86_64", "headers": False, "image": True},
+    ]
+    assert kernel.installed(str(tmp_path / "nowhere")) == []

@@ -197,6 +197,7 @@ def test_this_machine_gives_every_key_in_no_time() -> None:
         "root",
         "prefix",
         "kernel",
+        "kernels",
         "initramfs",
         "boot_id",
         "errors",

@@ -206,3 +206,31 @@ def test_a_dpkg_that_cannot_be_finished_is_said() -> None:
         package_transaction.repair(lambda _command: (1, "", "dpkg: error processing package x (--configure)"))
     assert caught.value.code == "GF-DPKG-UNFINISHED"
     assert "package x" in str(caught.value)
+
+
+POLICY = """linux-headers-6.1.0-9-amd64:
+  Installed: (none)
+  Candidate: 6.1.67-2
+  Version table:
+     6.1.67-2 500
+linux-headers-6.1.0-8-amd64:
+  Installed: (none)
+  Candidate: (none)
+  Version table:
+"""
+HEADERS = {release: f"linux-headers-{release}" for release in ("6.1.0-9-amd64", "6.1.0-8-amd64", "5.10.0-1-amd64")}
+
+
+def test_headers_that_the_archive_no_longer_has_are_left_out() -> None:
+    found = package_transaction.headers(lambda _command: (0, POLICY, ""), HEADERS, "6.1.0-9-amd64")
+    assert found == (["linux-headers-6.1.0-9-amd64"], ["6.1.0-8-amd64", "5.10.0-1-amd64"])
+
+
+def test_the_running_kernel_needs_its_headers() -> None:
+    with pytest.raises(GpufleetError, match=r"linux-headers-5\.10") as caught:
+        package_transaction.headers(lambda _command: (0, POLICY, ""), HEADERS, "5.10.0-1-amd64")
+    assert caught.value.code == "GF-HEADERS-MISSING"
+
+
+def test_nobody_is_asked_for_no_headers() -> None:
+    assert package_transaction.headers(lambda _command: pytest.fail("asked"), {}, KERNEL) == ([], [])

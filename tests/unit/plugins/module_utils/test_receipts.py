@@ -99,6 +99,24 @@ def test_a_package_of_another_version_is_drift(monkeypatch: pytest.MonkeyPatch) 
     assert receipts.check(made) == ["package a was 1, is 1.1", "package b was 2, is not installed"]
 
 
+def test_a_kernel_that_came_without_a_module_is_drift_and_one_known_to_lack_it_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = {"6.1.0-9": True, "6.1.0-10": True, "5.10.0-1": False}
+    monkeypatch.setattr(receipts, "driven_kernels", lambda: dict(now))
+    made = receipts.measure("nvidia_driver", "d", [], [], [], [], [], kernels=True)
+    assert (receipts.check(made), receipts.lacking(made)) == ([], ["5.10.0-1"])
+    now.update({"6.1.0-10": False, "6.1.0-11": False})
+    assert receipts.check(made) == [
+        "kernel 6.1.0-10 has no NVIDIA module",
+        "kernel 6.1.0-11 has no NVIDIA module",
+    ]
+    # An old kernel that is removed, and one that got its module after all.
+    now.clear()
+    now.update({"5.10.0-1": True})
+    assert (receipts.check(made), receipts.lacking(made)) == ([], [])
+
+
 def test_a_receipt_of_something_missing_is_refused(node: Path) -> None:
     with pytest.raises(GpufleetError, match="ended without: file /no/such") as caught:
         receipts.measure("python", "d", [], ["/no/such"], [], [], [])
@@ -108,7 +126,7 @@ def test_a_receipt_of_something_missing_is_refused(node: Path) -> None:
 def test_written_receipts_are_read_and_checked_together(node: Path) -> None:
     state = node / "state"
     receipts.write_json(receipts.receipt_path(str(state), "pytorch"), receipt(node))
-    assert receipts.read_all(str(state)) == {"pytorch": {"digest": "d1", "holds": True, "drift": []}}
+    assert receipts.read_all(str(state)) == {"pytorch": {"digest": "d1", "holds": True, "drift": [], "lacking": []}}
     edit_file(node)
     assert receipts.read_all(str(state))["pytorch"]["holds"] is False
 

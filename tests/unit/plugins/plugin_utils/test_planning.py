@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import fleet_locks, locks, planning
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import fleet_locks, locks, planning, run_tags
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import ROLES
 
 from .factory import facts
@@ -162,3 +162,54 @@ def test_locks_lie_where_they_are_wanted_or_beside_the_inventory(
     assert planning.lock_directory("", str(tmp_path)) == f"{tmp_path}/locks"
     assert planning.lock_directory("", "None") == "/locks"
     assert planning.lock_directory("", None) == "/locks"
+
+
+def test_what_the_tags_leave_out_asks_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead(*_: Any, **__: Any) -> None:
+        pytest.fail("the index was asked")
+
+    seen = probe("a100", free_mib=100)
+    whole = plan(probe("a100"), tmp_path / "locks")
+    for name in ("ensure_lock", "uv_tool"):
+        monkeypatch.setattr(locks, name, dead)
+    monkeypatch.setattr(fleet_locks, "answers", dead)
+    run = fleet_locks.RunLocks(str(tmp_path / "none"), write=True)
+    out = run_tags.left_out(["nvidia_driver"], [])
+    made = planning.make_plan(copy.deepcopy(seen), {}, run, left_out=out)
+    assert (made["ok"], needed(made)) == (True, ["nvidia_driver"])
+    assert made["stages"]["nvidia_driver"]["digest"] == whole["stages"]["nvidia_driver"]["digest"]
+    assert made["stages"]["pytorch"]["because"] == "this run's tags leave it out"
+    assert made["warnings"] == whole["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("run", "skip", "carried"),
+    [
+        (["all"], [], set(ROLES)),
+        (None, None, set(ROLES)),
+        (["nvidia_driver", "always"], [], {"nvidia_driver"}),
+        (["nvidia_driver", "mine"], [], set(ROLES)),
+        (["all"], ["pytorch", "mine"], set(ROLES) - {"pytorch"}),
+        (["python", "pytorch"], ["pytorch"], {"python"}),
+    ],
+)
+def test_which_stages_the_tags_leave_in(run: list[str] | None, skip: list[str] | None, carried: set[str]) -> None:
+    assert set(ROLES) - run_tags.left_out(run, skip) == carried
+
+
+def test_a_kernel_that_lacks_headers_is_no_other_plan_and_one_without_a_module_is_told_of(tmp_path: Path) -> None:
+    seen = with_receipts(probe("a100"), plan(probe("a100"), tmp_path))
+    seen["node"]["kernels"] = [
+        {"release": "6.1.0-9-amd64", "headers": False, "image": True},
+        {"release": "6.1.0-8-amd64", "headers": True, "image": True},
+        {"release": "6.1.0-7-amd64", "headers": False, "image": False},
+    ]
+    seen["receipts"]["nvidia_driver"]["lacking"] = ["6.1.0-9-amd64"]
+    made = plan(seen, tmp_path)
+    assert needed(made) == []
+    assert made["stages"]["nvidia_driver"]["headers"] == [
+        {"kernel": "6.1.0-9-amd64", "package": "linux-headers-6.1.0-9-amd64"}
+    ]
+    assert [each["message"] for each in made["warnings"] if each["code"] == "GF-DRIVER-KERNEL"] == [
+        "kernel 6.1.0-9-amd64 has no NVIDIA module: after a boot into it no GPU is served"
+    ]
