@@ -20,6 +20,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.packages import DPK
 Run = Callable[["list[str]"], "tuple[int, str, str]"]
 # Another apt may be at work (unattended upgrades): wait as long as the roles do.
 LOCK_SECONDS = 600
+HELD = "it is held"
 
 
 class Stanza(NamedTuple):
@@ -134,7 +135,7 @@ class Apt:
     def needed(self, names: Iterable[str]) -> dict[str, str]:
         """``{name: why}`` of these that have to stay: held by somebody, or needed by what is not ours."""
         stanzas, wanted = self._stanzas(), set(names)
-        held = {stanza.name: "it is held" for stanza in stanzas if stanza.held and stanza.name in wanted}
+        held = {stanza.name: HELD for stanza in stanzas if stanza.held and stanza.name in wanted}
         users = needed_by(stanzas, wanted - set(held))
         return {**{name: f"{user} needs it" for name, user in users.items()}, **held}
 
