@@ -40,6 +40,7 @@ class Swap:
     :param run: runs a command on the node.
     :param root: the node's root, another directory in tests.
     :param look: who uses a GPU now.
+    :param persistence: whether the driver was told to stay initialised, which it forgets when it goes.
     """
 
     def __init__(
@@ -49,12 +50,15 @@ class Swap:
         root: str = "/",
         look: Callable[[], gpu_holders.Look] | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        persistence: bool = False,
     ) -> None:
         self.wanted = wanted
         self.run = run
         self.root = root
         self.look = look or (lambda: gpu_holders.look(root))
         self.sleep = sleep
+        self.persistence = persistence
+        self.forgotten: str | None = None
         self.stopped: list[str] = []
         self.started: list[str] = []
         self.unloaded: list[str] = []
@@ -206,12 +210,24 @@ class Swap:
 
     def _unload(self) -> str | None:
         for name in self.unload_order():
-            # rmmod and not modprobe -r: the latter runs what distributions configured for removal, in their order.
-            code, out, err = self.run(["rmmod", name])
-            if code != 0 or self._present(name):
-                return f"{name} can't be unloaded: {(err or out).strip() or 'it stays loaded'}"
+            reason = self._unload_one(name)
+            if reason:
+                return reason
             self.unloaded.append(name)
         return None
+
+    def _unload_one(self, name: str) -> str | None:
+        """Half of a driver is worse than a moment's wait: a monitor that looks at the GPU lets go again."""
+        waited = 0.0
+        while True:
+            # rmmod and not modprobe -r: the latter runs what distributions configured for removal, in their order.
+            code, out, err = self.run(["rmmod", name])
+            if not self._present(name):
+                return None
+            if waited >= PATIENCE or self._users_of(name) == 0:
+                return f"{name} can't be unloaded: {(err or out).strip() or f'it stays loaded (status {code})'}"
+            self.sleep(0.5)
+            waited += 0.5
 
     def _load(self) -> str | None:
         try:
@@ -227,7 +243,16 @@ class Swap:
                 return f"{name} does not load: {(err or out).strip()}"
         if self.loaded() != self.wanted:
             return f"driver {self.loaded() or 'none'} is loaded after the swap, not {self.wanted}"
+        self._keep_initialised()
         return None
+
+    def _keep_initialised(self) -> None:
+        """Say again what was said without the daemon, which says it itself when it starts."""
+        if not self.persistence or "nvidia-persistenced.service" in self.stopped:
+            return
+        code, out, err = self.run(["nvidia-smi", "-pm", "1"])
+        if code != 0:
+            self.forgotten = f"persistence mode is off since the driver was exchanged: {(err or out).strip()}"
 
     def _put_back(self) -> str:
         """Loads again what was unloaded, from the new files: the old ones are gone. What did not come back."""

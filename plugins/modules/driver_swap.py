@@ -31,6 +31,10 @@ options:
     description: The version that shall be loaded, the installed one.
     type: str
     required: true
+  persistence:
+    description: Whether the loaded driver was told to stay initialised (C(nvidia-smi -pm 1)). Where no daemon does that it is said again.
+    type: bool
+    default: false
   sysroot:
     description: The node's root. Another directory than V(/) stands for the kernel's files in tests.
     type: path
@@ -101,13 +105,14 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "version": {"type": "str", "required": True},
+            "persistence": {"type": "bool", "default": False},
             "sysroot": {"type": "path", "default": "/"},
         },
         supports_check_mode=True,
     )
     run = commands.runner(module)
     wanted = module.params["version"]
-    swap = driver_swap.Swap(wanted, run, module.params["sysroot"])
+    swap = driver_swap.Swap(wanted, run, module.params["sysroot"], persistence=module.params["persistence"])
     before = swap.loaded()
 
     def result(swapped: bool, reason: str | None) -> dict[str, object]:
@@ -133,6 +138,8 @@ def main() -> None:
         reason = swap.swap()
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict(), **result(swap.loaded() == wanted, error.message))
+    if swap.forgotten:
+        module.warn(swap.forgotten)
     module.exit_json(**result(reason is None, reason))
 
 

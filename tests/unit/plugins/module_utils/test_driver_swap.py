@@ -218,6 +218,51 @@ def test_what_was_unloaded_in_vain_is_loaded_again(node: Node) -> None:
     assert (node.swap().swap() or "").endswith("not loaded again: nvidia_uvm")
 
 
+def test_a_monitor_that_looks_in_between_is_waited_for(node: Node) -> None:
+    """It came after the last look, and holds nvidia when nvidia_uvm is gone already."""
+    swap = node.swap()
+    swap.sleep = lambda _seconds: node.use("nvidia", -1)
+    node.refuses.clear()
+    unload = node.remove
+
+    def remove(name: str) -> tuple[int, str, str]:
+        if name == "nvidia_modeset" and (node.root / "sys/module/nvidia_modeset").exists():
+            answer = unload(name)
+            node.use("nvidia", 1)
+            return answer
+        return unload(name)
+
+    node.remove = remove  # type: ignore[method-assign]
+    assert swap.swap() is None
+    assert node.seen.count("rmmod nvidia") == 2
+    assert swap.loaded() == NEW
+
+
+def test_persistence_mode_without_a_daemon_is_said_again(node: Node) -> None:
+    node.active.discard(PERSISTENCE)
+    swap = node.swap()
+    swap.persistence = True
+    assert swap.swap() is None
+    assert "nvidia-smi -pm 1" in node.seen
+    assert swap.forgotten is None
+
+
+def test_persistence_mode_that_is_lost_is_told(node: Node) -> None:
+    node.active.discard(PERSISTENCE)
+    node.refuses.add("nvidia-smi -pm 1")
+    swap = node.swap()
+    swap.persistence = True
+    assert swap.swap() is None
+    assert "refused" in (swap.forgotten or "")
+
+
+def test_the_daemon_says_it_itself(node: Node) -> None:
+    swap = node.swap()
+    swap.persistence = True
+    assert swap.swap() is None
+    assert "nvidia-smi -pm 1" not in node.seen
+
+
 def test_a_service_that_does_not_come_back_is_an_error(node: Node) -> None:
     node.refuses.add(f"systemctl start {FABRIC}")
     swap = node.swap()
