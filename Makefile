@@ -1,7 +1,8 @@
 # make site                      this machine becomes a verified PyTorch machine
 # make site ARGS="-i X -K"       the same across an inventory; ARGS go to ansible-playbook
 # make test                      everything that continuous integration runs
-# make test-all                  the same, and what takes longer (make releases: drivers on Debian 13)
+# make test-all                  the same, and what takes longer (make releases: drivers on Debian 13; make scenarios)
+# make scenarios NAMES="..."     Molecule's thin scenarios, all or those that are named
 # make lint|unit|torch|sanity|molecule one part of it;  make build: the collection's archive;  make clean
 
 SHELL := /bin/bash
@@ -14,6 +15,8 @@ ARGS ?=
 # An interpreter to use in place of the newest one found.
 PYTHON ?=
 SCENARIO ?= default
+# Scenarios that make scenarios runs; all of them where it is empty.
+NAMES ?=
 # KEEP=1 leaves the test nodes up after the tests.
 KEEP ?=
 
@@ -22,7 +25,7 @@ BIN := $(VENV)/bin
 REPORTS := .cache/reports
 MOLECULE_ENV = PATH="$(CURDIR)/$(BIN):$$PATH" ANSIBLE_HOST_PATTERN_MISMATCH=error PROJECT_ROOT="$(CURDIR)"
 
-.PHONY: help site test test-all releases lint unit torch sanity molecule integration nodes-down packages build clean
+.PHONY: help site test test-all releases lint unit torch sanity molecule integration scenarios nodes-down packages build clean
 help:
 	@sed -n '/^# make/{s/^# //;p}' Makefile
 
@@ -84,7 +87,7 @@ test:
 	@exec tests/tools/steps packages lint unit torch sanity molecule
 
 test-all:
-	@exec tests/tools/steps packages lint unit torch sanity molecule releases
+	@exec tests/tools/steps packages lint unit torch sanity molecule releases scenarios
 
 packages:
 	@exec tests/tools/packages
@@ -124,6 +127,10 @@ integration: $(VENV)/test.stamp
 releases: $(VENV)/test.stamp
 	@mkdir -p $(REPORTS)
 	$(MOLECULE_ENV) $(BIN)/python -m pytest tests/integration -m slow --junitxml=$(REPORTS)/releases.xml $(ARGS)
+
+# Every scenario but `default` has its nodes to itself and takes them down.
+scenarios: $(VENV)/test.stamp
+	@$(MOLECULE_ENV) exec tests/tools/scenarios $(NAMES)
 
 nodes-down: $(VENV)/test.stamp
 	@$(MOLECULE_ENV) molecule destroy -s $(SCENARIO)

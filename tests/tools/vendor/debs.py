@@ -10,7 +10,11 @@ from .contents import STUB, Package, put, unfold
 from .keys import Keys, run
 
 
-def build(out: Path, package: Package) -> None:
+# Our facts tell by the maintainer whose a driver is.
+OF_NVIDIA = "stand-in <stand-in@nvidia.com.example.invalid>"
+
+
+def build(out: Path, package: Package, maintainer: str = "stand-in <stand-in@example.invalid>") -> None:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
@@ -20,7 +24,7 @@ def build(out: Path, package: Package) -> None:
         put(
             tree / "DEBIAN/control",
             f"Package: {package.name}\nVersion: {full}\nArchitecture: amd64\n"
-            f"Section: {package.section}\nMaintainer: stand-in <stand-in@example.invalid>\n"
+            f"Section: {package.section}\nMaintainer: {maintainer}\n"
             f"{needs}{package.fields}Description: {package.name}\n {STUB}\n",
         )
         if package.built:
@@ -34,7 +38,7 @@ def build(out: Path, package: Package) -> None:
 def flat(where: Path, packages: Iterable[Package], keys: Keys, signer: str | None, *options: str) -> None:
     """A repository without suites, as NVIDIA's are."""
     for package in packages:
-        build(where, package)
+        build(where, package, OF_NVIDIA)
     (where / "Packages").write_text(run("apt-ftparchive", "packages", ".", cwd=where), encoding="utf-8")
     release(where, where, keys, signer, *options, Origin="NVIDIA")
 

@@ -32,13 +32,13 @@ def module(name: str, version: str, flavour: str, fault: str = "", **more: Any) 
 
 
 def driver(work: Path, branch: str, version: str, fault: str = "") -> list[Package]:
-    """The packages of one branch, both flavours; from 590 on the names bear no branch and a package pins it."""
+    """The packages of one branch, both flavours; from 590 on no name bears the branch, and a package pins it."""
     named = int(branch) <= 580
     end = f"-{branch}" if named else ""
-    compute = f"libnvidia-compute-{branch}"
+    compute = f"libnvidia-compute{end}"
     found = [Package(compute, version, fields=_alone("libnvidia-compute"), built=libraries(work, LIB, version))]
     for flavour, meta, kind in (("open", "nvidia-open", "-open"), ("proprietary", "cuda-drivers", "")):
-        dkms = f"nvidia-dkms-{branch}{kind}"
+        dkms = f"nvidia-dkms{end}{kind}"
         found.append(module(dkms, version, flavour, fault))
         needs = (f"{dkms} (= {version}-1)", f"{compute} (= {version}-1)")
         found.append(Package(f"{meta}{end}", version, needs=needs))
@@ -56,7 +56,8 @@ def driver(work: Path, branch: str, version: str, fault: str = "") -> list[Packa
 
 def pinning(branch: str, version: str) -> Package:
     name = f"nvidia-driver-pinning-{branch}"
-    text = f"Package: nvidia-open cuda-drivers nvidia-fabricmanager nvidia-imex\nPin: version {branch}.*\nPin-Priority: 1000\n"
+    names = "nvidia-open cuda-drivers nvidia-dkms nvidia-dkms-open libnvidia-compute nvidia-fabricmanager nvidia-imex nvidia-persistenced"
+    text = f"Package: {names}\nPin: version {branch}.*\nPin-Priority: 1000\n"
     return Package(name, version, fields=_alone("nvidia-driver-pinning"), files={f"etc/apt/preferences.d/{name}": text})
 
 

@@ -36,22 +36,24 @@ def kernel(release: str) -> list[Package]:
     ]
 
 
-def kernels(releases: list[str]) -> list[Package]:
-    """All of a flavour; the package that follows its updates wants the newest."""
-    newest, flavour = releases[-1], releases[-1].rpartition("-")[2]
-    found = [each for release in releases for each in kernel(release)]
-    version = newest.partition("-")[0]
-    found.append(Package(f"linux-image-{flavour}", version, needs=(f"linux-image-{newest}",)))
-    found.append(Package(f"linux-headers-{flavour}", version, needs=(f"linux-headers-{newest}",)))
+def kernels(releases: dict[str, list[str]]) -> list[Package]:
+    """All kernels by the end of the names of the packages that follow their updates: generic, generic-hwe-22.04."""
+    found = []
+    for end, known in releases.items():
+        found += [each for release in known for each in kernel(release)]
+        newest = known[-1]
+        version = newest.partition("-")[0]
+        found.append(Package(f"linux-image-{end}", version, needs=(f"linux-image-{newest}",)))
+        found.append(Package(f"linux-headers-{end}", version, needs=(f"linux-headers-{newest}",)))
     return found
 
 
-def installed(releases: list[str]) -> tuple[str, ...]:
-    """What an installed machine has of its kernel: the oldest of the archive, and no headers."""
-    return (f"linux-image-{releases[0]}",)
+def installed(releases: dict[str, list[str]]) -> tuple[str, ...]:
+    """What an installed machine has: the oldest kernel of the newest line, and no headers."""
+    return (f"linux-image-{list(releases.values())[-1][0]}",)
 
 
-def driver(work: Path, branch: str, version: str, releases: list[str]) -> list[Package]:
+def driver(work: Path, branch: str, version: str, releases: dict[str, list[str]]) -> list[Package]:
     """One server branch, both flavours, as source and precompiled."""
     server = f"{branch}-server"
     exact = f"(= {version}-1)"
@@ -96,15 +98,15 @@ def driver(work: Path, branch: str, version: str, releases: list[str]) -> list[P
                 f"nvidia-headless-{name}", f"nvidia-headless-no-dkms-{name} {exact}", f"nvidia-dkms-{name} {exact}"
             ),
         ]
-        for release in releases:
-            folder = f"lib/modules/{release}/kernel/nvidia-{branch}srv{end}"
-            scripts = dict.fromkeys(("postinst", "postrm"), f"#!/bin/sh\nset -e\ndepmod {release}\n")
-            built = {f"{folder}/nvidia.ko": finished_module(work, version, flavour, release)}
-            needs = (f"linux-image-{release}", f"nvidia-kernel-common-{server} {exact}")
-            found.append(package(f"linux-modules-nvidia-{name}-{release}", *needs, built=built, scripts=scripts))
-        kernel_flavour = releases[-1].rpartition("-")[2]
-        newest = f"linux-modules-nvidia-{name}-{releases[-1]}"
-        found.append(package(f"linux-modules-nvidia-{name}-{kernel_flavour}", f"{newest} {exact}"))
+        for kernel_end, known in releases.items():
+            for release in known:
+                folder = f"lib/modules/{release}/kernel/nvidia-{branch}srv{end}"
+                scripts = dict.fromkeys(("postinst", "postrm"), f"#!/bin/sh\nset -e\ndepmod {release}\n")
+                built = {f"{folder}/nvidia.ko": finished_module(work, version, flavour, release)}
+                needs = (f"linux-image-{release}", f"nvidia-kernel-common-{server} {exact}")
+                found.append(package(f"linux-modules-nvidia-{name}-{release}", *needs, built=built, scripts=scripts))
+            newest = f"linux-modules-nvidia-{name}-{known[-1]}"
+            found.append(package(f"linux-modules-nvidia-{name}-{kernel_end}", f"{newest} {exact}"))
     return found
 
 
