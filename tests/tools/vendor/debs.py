@@ -9,7 +9,6 @@ from pathlib import Path
 from .contents import STUB, Package, put, unfold
 from .keys import Keys, run
 
-
 # Our facts tell by the maintainer whose a driver is.
 OF_NVIDIA = "stand-in <stand-in@nvidia.com.example.invalid>"
 
