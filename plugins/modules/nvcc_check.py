@@ -7,10 +7,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: nvcc_check
-short_description: Proves that a CUDA toolkit compiles and links
+short_description: Proves that a CUDA toolkit compiles and links, and that what it made computes
 description:
-  - Compares C(nvcc --version), compiles and links a small program with a kernel and cuBLAS, and runs it.
-  - No GPU is needed.
+  - Compares C(nvcc --version), compiles and links a small program with a kernel for each architecture and cuBLAS, and runs it.
+  - Where a driver is loaded, the kernel also runs on every GPU that CUDA shows, and its result is compared. Elsewhere
+    RV(skipped) says why not.
 version_added: 0.1.0
 author:
   - gpufleet contributors (@gpufleet)
@@ -51,6 +52,16 @@ runtime:
   returned: when not in check mode
   type: int
   sample: 11080
+gpus:
+  description: The number of GPUs on which the kernel ran and gave the right result.
+  returned: when not in check mode
+  type: int
+  sample: 8
+skipped:
+  description: Why it ran on none, or null.
+  returned: when not in check mode
+  type: str
+  sample: no NVIDIA driver is loaded
 """
 
 import os
@@ -86,14 +97,12 @@ def main() -> None:
     # Not the module's own directory: /tmp of hardened nodes is mounted noexec, and the program is run.
     folder = tempfile.mkdtemp(prefix="gpufleet-nvcc-", dir="/var/tmp")
     try:
-        runtime = nvcc.check(
-            module.params["path"], module.params["version"], module.params["architectures"], folder, run
-        )
+        proof = nvcc.check(module.params["path"], module.params["version"], module.params["architectures"], folder, run)
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
     finally:
         shutil.rmtree(folder)
-    module.exit_json(changed=False, runtime=runtime)
+    module.exit_json(changed=False, runtime=proof.runtime, gpus=proof.gpus, skipped=proof.skipped)
 
 
 if __name__ == "__main__":
