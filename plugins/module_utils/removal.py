@@ -36,6 +36,8 @@ STAGES = ("verify", "pytorch", "python", "cudnn", "cuda_toolkit", "nvidia_driver
 PROFILE_DIRECTORY = "/etc/profile.d/"
 ZPROFILES = ("/etc/zsh/zprofile", "/etc/zprofile")
 MODULE_SETTINGS = "/etc/modprobe.d/"
+UNITS = "/etc/systemd/system/"
+RUNNING = "/run/systemd/system"
 OUR_HEADER = "# Written by gpufleet.stack"
 ALTERNATIVES = ("/var/lib/dpkg/alternatives", "/var/lib/alternatives")  # Debian's, and the RHEL family's
 SHARED = frozenset(
@@ -480,6 +482,8 @@ def carry_out(plan: Plan, manager: Manager, run: Run) -> None:
         trees.remove(within(root, path))
     if set(plan.files) & set(vendor_repository.SOURCE_FILES.values()):
         vendor_repository.restore(root)
+    if any(path.startswith(UNITS) for path in [*plan.files, *plan.links]) and os.path.isdir(within(root, RUNNING)):
+        do(run, ["systemctl", "daemon-reload"], "systemctl daemon-reload")
     if any(path.startswith(PROFILE_DIRECTORY) for path in plan.files):
         login_environment.tidy(root)
     if plan.packages:

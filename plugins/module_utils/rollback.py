@@ -26,7 +26,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.packages import ins
 KEPT = {
     "nvidia_driver": (
         "version", "source", "flavour", "components", "packages", "obsolete", "blacklist", "kernel_release", "sysroot",
-        "hold", "hold_kernel", "reboot", "digest", "wanted",
+        "hold", "hold_kernel", "reboot", "digest", "wanted", "parts", "match",
     ),
     "cuda_toolkit": ("default", "toolkits", "profile", "modulefiles", "hold", "digest", "wanted"),
 }  # fmt: skip

@@ -36,6 +36,7 @@ def check(plan: Row, facts: Row, wanted: Row) -> None:
         )
     _check_driver(plan, node, facts["gpu"]["driver"])
     _check_toolkit(plan, node, wanted)
+    _check_cudnn(plan, node)
 
 
 def _check_driver(plan: Row, node: Row, there: Row) -> None:
@@ -74,8 +75,6 @@ def _driver_lacks(stage: Row, node: Row) -> str | None:
         return "the driver role installs with apt only, so far"
     if stage["source"] == "distro":
         return None if node["distribution"] in TRIED else "the role knows Debian's archive and NVIDIA's repository only"
-    if "." in stage["version"]:
-        return "the role installs the newest driver of a branch; one exact version is not pinned, so far"
     return _repository_lacks(stage["repository"], node)
 
 
@@ -113,6 +112,16 @@ def _check_toolkit(plan: Row, node: Row, wanted: Row) -> None:
         stages["cudnn"] = nothing(
             "there is no CUDA toolkit that it would stand beside; torch brings its own", **NO_CUDNN
         )
+
+
+def _check_cudnn(plan: Row, node: Row) -> None:
+    for each in plan["stages"]["cudnn"]["cudnns"]:
+        reason = _repository_lacks(each["repository"], node) if each["source"] == "nvidia" else None
+        if reason is not None:
+            _refuse(
+                plan, f"installing cuDNN {each['version']} from NVIDIA's packages", reason, ["cudnn_source: wheels"]
+            )
+            return
 
 
 def _toolkit_lacks(toolkit: Row, node: Row) -> str | None:

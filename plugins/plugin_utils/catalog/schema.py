@@ -38,6 +38,7 @@ class Problem(NamedTuple):
 
 FAMILIES = ("apt", "dnf", "dnf-modular", "macos", "zypper")
 FLAVOURS = ("open", "proprietary")
+PARTS = ("container_toolkit", "dcgm", "fabric_manager", "imex", "nvlink5", "persistence")
 
 TABLES: dict[str, Table] = {
     "torch.releases": Table(
@@ -82,6 +83,7 @@ TABLES: dict[str, Table] = {
         {
             "version": "version",
             "cuda_major": "number",
+            "packaged_for": "version?",
             "package": "text",
             "architectures": "architectures",
             "compute_capability_min": "version?",
@@ -168,6 +170,18 @@ TABLES: dict[str, Table] = {
             "fabric_manager": "texts?",
         },
     ),
+    "repository.parts": Table(
+        ("part", "family", "first_branch"),
+        {
+            "part": PARTS,
+            "family": FAMILIES,
+            "first_branch": "version",
+            "last_branch": "version?",
+            "packages": "texts",
+            "tied": "texts",
+        },
+    ),
+    "repository.units": Table(("part", "unit"), {"part": PARTS, "unit": "text", "paths": "texts", "optional": "flag"}),
     "distro.distributions": Table(
         ("name", "version"),
         {

@@ -18,6 +18,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
     fixes,
     gpus,
     node,
+    parts,
     python,
     selection,
     toolkit,
@@ -89,6 +90,8 @@ def _choose(decision: Decision, asked: dict[str, Any]) -> _Choices | None:
     drivers = driver.choices(decision)
     pythons = python.candidates(decision)
     choice, chosen = selection.choose(decision, drivers, pythons)
+    if choice is not None:
+        parts.check(decision, choice.option)
     torch.explain(decision, drivers, pythons, chosen)
     toolkits = toolkit.plan(decision, chosen, choice.driver if choice else None)
     return _Choices(choice, chosen, toolkits, cudnn.plan(decision, toolkits, chosen))

@@ -14,6 +14,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
     driver,
     driver_options,
     gpus,
+    parts,
     python,
     selection,
     toolkit,
@@ -163,8 +164,21 @@ def _other_cudnn(decision: Decision, about: Row) -> Iterator[Row]:
     have = [row["version"] for row in cudnn.fitting(decision, None)]
     for version in nearest_first(have, about["cudnn"])[:5]:
         yield _listed(decision, "cudnn_version", about["cudnn"], version)
+    yield {"cudnn_source": "auto"}
     yield {"cudnn_version": "auto"}
     yield {"cudnn_version": "none"}
+
+
+def _cudnn_of_wheels(_decision: Decision, about: Row) -> Iterator[Row]:
+    yield {"cudnn_source": "wheels"}
+    yield {"cudnn_version": about["cudnn"]}
+    yield {"cudnn_version": "none"}
+
+
+def _parts(_decision: Decision, about: Row) -> Iterator[Row]:
+    yield {"nvidia_driver_source": "nvidia"}
+    yield {"nvidia_driver_source": "nvidia", "nvidia_driver_version": "auto"}
+    yield {parts.ASKED[part][0]: parts.OFF[parts.ASKED[part][0]] for part in about["parts"]}
 
 
 def _own_gpus_alone(_decision: Decision, _about: Row) -> Iterator[Row]:
@@ -185,8 +199,10 @@ _MAKERS: dict[str, Callable[[Decision, Row], Iterator[Row]]] = {
     "GF-DRIVER-SOURCE": _other_driver,
     "GF-DRIVER-FABRIC": _other_driver,
     "GF-DRIVER-FOREIGN": _other_driver,
+    "GF-DRIVER-PART": _parts,
     "GF-DRIVER-HOST": _own_gpus_alone,
     "GF-TOOLKIT-UNAVAILABLE": _other_toolkit,
     "GF-TOOLKIT-UNFIT": _other_toolkit,
     "GF-CUDNN-UNAVAILABLE": _other_cudnn,
+    "GF-CUDNN-SIDE-BY-SIDE": _cudnn_of_wheels,
 }

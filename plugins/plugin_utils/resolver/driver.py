@@ -10,7 +10,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import driver_conflicts, driver_options, gpus
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
+    driver_conflicts,
+    driver_options,
+    gpus,
+    parts,
+)
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.driver_options import Option
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.fit import Driver
@@ -122,10 +127,13 @@ def _option_in_care(decision: Decision, there: Driver, flavour: str | None) -> O
         candidates = driver_options.nvidia(decision)
     else:
         candidates = []
+    exact = decision.wanted["nvidia_driver_version"] if source == "nvidia" else "auto"
     options = [
-        option
+        found
         for option in candidates
         if option.branch["branch"] == there.version.split(".")[0] and flavour in (None, option.flavour)
+        for found in [driver_options.of_version(option, exact)]
+        if found
     ]
     return next((option for option in options if _serves(decision, option)), None)
 
@@ -148,12 +156,6 @@ def _replaceable(decision: Decision) -> bool:
 
 def _serves(decision: Decision, option: Option) -> bool:
     return gpus.drives_all(decision, option.branch["branch"], option.flavour)
-
-
-def has_fabric(decision: Decision) -> bool:
-    """Whether the GPUs of the node compute only with a fabric manager."""
-    fabric = decision.facts["gpu"]["fabric"]
-    return bool(fabric.get("nvswitches") or fabric.get("needed"))
 
 
 def _installable(decision: Decision, there: Driver | None, quiet: bool) -> list[Choice]:
@@ -208,7 +210,11 @@ def _of_flavour(decision: Decision, option: Option) -> Option | None:
 
 def _with_fabric(decision: Decision, option: Option) -> Option | None:
     manager = option.source == "runfile" or option.row["fabric_manager"]
-    return option if manager or not has_fabric(decision) else None
+    return option if manager or not gpus.has_fabric(decision) else None
+
+
+def _with_parts(decision: Decision, option: Option) -> Option | None:
+    return None if parts.lacking(decision, option) else option
 
 
 _TESTS = (
@@ -216,6 +222,7 @@ _TESTS = (
     (_serving, driver_conflicts.unserved),
     (_of_flavour, driver_conflicts.no_flavour),
     (_with_fabric, driver_conflicts.no_fabric),
+    (_with_parts, driver_conflicts.no_parts),
 )
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import gpus
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import gpus, parts
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.driver_options import Option
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.fit import Driver
@@ -109,3 +109,8 @@ def no_fabric(decision: Decision, options: list[Option]) -> None:
         ],
         ["install the driver with its fabric manager yourself and set nvidia_driver_version: none"],
     )
+
+
+def no_parts(decision: Decision, options: list[Option]) -> None:
+    """What was asked for besides is in NVIDIA's repository, and the driver is not."""
+    parts.conflict(decision, parts.lacking(decision, options[0]), options[0])

@@ -66,7 +66,7 @@ def nvidia(decision: Decision) -> list[Option]:
         for row in decision.catalog["repository"]["driver_packages"]
         if row["family"] == distribution["family"]
         for branch in known
-        if _between(branch, row) and _between(branch, place)
+        if between(branch, row) and between(branch, place)
     ]
     return sorted(found, key=lambda option: preference(option.branch))
 
@@ -101,7 +101,8 @@ def repository(decision: Decision, distribution: Row | None) -> Row | None:
     return next(fitting, None)
 
 
-def _between(branch: str, row: Row) -> bool:
+def between(branch: str, row: Row) -> bool:
+    """Whether a row's first and last branch enclose this one."""
     first, last = row["first_branch"], row["last_branch"]
     return (first is None or at_least(branch, first)) and (last is None or at_least(last, branch))
 
@@ -118,9 +119,9 @@ def of_version(option: Option, wish: str) -> Option | None:
     return option._replace(driver=option.driver._replace(version=wish))
 
 
-def packages(option: Option, fabric: bool) -> list[str]:
-    """The package names, with the branch filled in; the fabric manager where the node has NVSwitches."""
-    names = [*option.row["packages"], *((option.row["fabric_manager"] or []) if fabric else [])]
+def packages(option: Option, fabric: bool = False) -> list[str]:
+    """The package names, with the branch filled in; with the fabric manager's, which is a part of its own, if asked for."""
+    names = [*option.row.get("packages", []), *((option.row["fabric_manager"] or []) if fabric else [])]
     return [filled(name, option) for name in names]
 
 

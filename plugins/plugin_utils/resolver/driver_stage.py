@@ -10,6 +10,8 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
     driver_options,
     gpus,
     headers,
+    node,
+    parts,
     repository,
 )
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row, nothing
@@ -20,7 +22,7 @@ EMPTY: Row = {
     "version": None, "source": None, "flavour": None, "components": [], "packages": [], "obsolete": [], "blacklist": [],
     "kernel_release": None, "sysroot": "/", "repository": None, "pin": None, "module_stream": None, "versionlock": None,
     "download_mib": None, "disk_mib": None, "reboot": False, "hold": [], "hold_kernel": False,
-    "headers": [],
+    "headers": [], "parts": [], "match": None,
 }  # fmt: skip
 
 
@@ -32,6 +34,8 @@ def plan(decision: Decision, choice: driver.Choice | None) -> Row:
         pending = bool(decision.devices and choice.driver and decision.facts["gpu"]["reboot_needed"])
         return nothing(choice.why, **{**EMPTY, "reboot": pending})
     option = choice.option
+    own, others = driver_options.packages(option), parts.plan(decision, option)
+    tied = [name for part in others for name in part["tied"]]
     decision.uses(f"the packages of driver {option.driver.version}", option.row)
     _check_secure_boot(decision)
     return {
@@ -42,7 +46,7 @@ def plan(decision: Decision, choice: driver.Choice | None) -> Row:
         "source": option.source,
         "flavour": option.flavour,
         "components": option.row.get("components", []),
-        "packages": _packages(decision, option),
+        "packages": _packages(decision, option, own, others),
         "headers": headers.lacking(decision),
         "obsolete": _obsolete(decision, option),
         "blacklist": decision.catalog["driver"]["competitors"]["modules"],
@@ -53,25 +57,47 @@ def plan(decision: Decision, choice: driver.Choice | None) -> Row:
         "disk_mib": option.row.get("disk_mib"),
         "reboot": _reboot(decision, option),
         # Not the headers: a kernel that comes without them would have no module.
-        "hold": driver_options.packages(option, driver.has_fabric(decision))
-        if decision.wanted["gpufleet_hold"]
-        else [],
+        "hold": [*own, *tied] if decision.wanted["gpufleet_hold"] else [],
         "hold_kernel": decision.wanted["gpufleet_hold"] and decision.wanted["gpufleet_hold_kernel"],
+        "parts": others,
+        "match": _match(decision, option, own, tied),
     }
 
 
-def _packages(decision: Decision, option: Option) -> list[str]:
+def _packages(decision: Decision, option: Option, own: list[str], others: list[Row]) -> list[str]:
     if option.source == "runfile":
         return []
-    return [headers.package(decision, option.row), *driver_options.packages(option, driver.has_fabric(decision))]
+    return [headers.package(decision, option.row), *own, *(name for part in others for name in part["packages"])]
+
+
+def _match(decision: Decision, option: Option, own: list[str], tied: list[str]) -> Row | None:
+    """The packages that the role has to name with one version: the one wanted, else the newest of the branch.
+
+    Where the names say the branch, and nothing else has to fit, apt finds it by itself.
+    """
+    distribution = node.distribution(decision)
+    exact = "." in option.driver.version
+    if option.source != "nvidia" or distribution is None or distribution["family"] != "apt":
+        return None
+    if not (exact or tied or option.row["pin"]):
+        return None
+    return {
+        "lead": own[0],
+        "series": option.driver.version,
+        "packages": [*own, *tied],
+        # With NVIDIA's own package for the branch beside it, others' upgrades stay in the branch.
+        "pin": bool(exact or tied),
+    }
 
 
 def _obsolete(decision: Decision, option: Option) -> list[str]:
     """Packages of the distribution's other drivers: they can stand beside the wanted ones, and the node would have two."""
     if option.source != "distro":
         return []  # NVIDIA's branches and flavours exclude each other
-    others = {name for other in driver_options.archive(decision) for name in driver_options.packages(other, True)}
-    return sorted(others - set(driver_options.packages(option, True)))
+    others = {
+        name for other in driver_options.archive(decision) for name in driver_options.packages(other, fabric=True)
+    }
+    return sorted(others - set(driver_options.packages(option, fabric=True)))
 
 
 def _repository(decision: Decision, option: Option) -> Row:
@@ -92,9 +118,9 @@ def _reboot(decision: Decision, option: Option) -> bool | None:
     now = decision.facts["gpu"]["driver"]
     if now["loaded_version"] is None:
         return now["competitor"] is not None
-    same = in_series(now["loaded_version"], option.driver.version) or in_series(
-        now["loaded_version"], option.branch["branch"]
-    )
+    # The distribution may have a newer one of the branch by now than the catalog knows; NVIDIA's is what was asked for.
+    wanted = option.driver.version if option.source == "nvidia" else option.branch["branch"]
+    same = in_series(now["loaded_version"], wanted) or in_series(now["loaded_version"], option.driver.version)
     return not same or bool(decision.facts["gpu"]["reboot_needed"])
 
 

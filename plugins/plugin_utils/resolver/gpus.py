@@ -42,6 +42,18 @@ def _check_fabric(decision: Decision) -> None:
         )
 
 
+def has_fabric(decision: Decision) -> bool:
+    """Whether the GPUs of the node compute only with a fabric manager."""
+    fabric = decision.facts["gpu"]["fabric"]
+    return bool(fabric.get("nvswitches") or fabric.get("needed"))
+
+
+def hides_switches(decision: Decision) -> bool:
+    """Whether the switches do not stand on the PCI bus: those of an HGX B200 or B300 hang on InfiniBand."""
+    fabric = decision.facts["gpu"]["fabric"]
+    return bool(fabric.get("needed") and not fabric.get("nvswitches"))
+
+
 def _unknown(decision: Decision, device: Row) -> None:
     missing = "architecture" if device["architecture"] is None else "compute capability"
     decision.conflict(

@@ -16,10 +16,15 @@ DEFAULTS: dict[str, Any] = {
     "nvidia_driver_version": "auto",
     "nvidia_driver_source": "auto",
     "nvidia_driver_flavour": "auto",
+    "nvidia_driver_imex": "auto",
+    "nvidia_driver_dcgm": False,
+    "nvidia_driver_container_toolkit": False,
     "nvidia_repository_url": "",
     "cuda_toolkit_version": "auto",
     "cuda_toolkit_source": "auto",
     "cudnn_version": "auto",
+    "cudnn_source": "auto",
+    "cudnn_headers": True,
     "python_version": "auto",
     "pytorch_version": "2.0.1",
     "pytorch_cuda": "auto",
@@ -45,11 +50,19 @@ VERSIONS = {
 CHOICES = {
     "nvidia_driver_source": ("auto", "distro", "nvidia", "runfile", "none"),
     "nvidia_driver_flavour": ("auto", "open", "proprietary"),
+    "nvidia_driver_imex": ("auto", "true", "false"),
     "cuda_toolkit_source": ("auto", "distro", "nvidia", "wheels"),
+    "cudnn_source": ("auto", "wheels", "nvidia"),
     "gpufleet_environment": ("profile", "modules", "none"),
 }
 TEXTS = ("pytorch_index_url", "gpufleet_catalog_overlay", "nvidia_repository_url")
-SWITCHES = ("gpufleet_hold", "gpufleet_hold_kernel")
+SWITCHES = (
+    "gpufleet_hold",
+    "gpufleet_hold_kernel",
+    "nvidia_driver_dcgm",
+    "nvidia_driver_container_toolkit",
+    "cudnn_headers",
+)
 PATHS = ("gpufleet_prefix", "gpufleet_cache_dir", "gpufleet_gpu_sysroot")
 ENVIRONMENT_KEYS = ("name", "version", "cuda", "requirements")
 VARIANT = re.compile(r"^(auto|cpu|mps|cu\d{2,3})$")

@@ -61,7 +61,6 @@ def test_a_repository_without_a_known_key_is_refused() -> None:
         (facts("a100", distribution="Ubuntu", version="22.04"), {"nvidia_driver_source": "distro"}),
         (facts("a100", distribution="Rocky", version="9.4"), {}),
         (facts("a100"), {"nvidia_driver_source": "runfile"}),
-        (facts("a100"), {"nvidia_driver_source": "nvidia", "nvidia_driver_version": "580.95.05"}),
     ],
 )
 def test_another_driver_is_refused_with_the_packages_to_install(node: dict[str, Any], wanted: dict[str, str]) -> None:
