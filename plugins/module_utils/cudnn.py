@@ -50,8 +50,8 @@ def header_version(path: str) -> str | None:
     return ".".join(parts[name] for name in ("MAJOR", "MINOR", "PATCHLEVEL")) if len(parts) == 3 else None
 
 
-def is_installed(path: str, version: str) -> bool:
-    """Whether the directory holds every header and library of this version, to the letter.
+def is_installed(path: str, version: str, headers: bool = True) -> bool:
+    """Whether the directory holds every library of this version, to the letter, and every header or none.
 
     The wheel's own list of files (``RECORD``) lies in the directory and says what each must be.
     """
@@ -60,23 +60,39 @@ def is_installed(path: str, version: str) -> bool:
             rows = [row for row in csv.reader(stream) if len(row) == 3 and MEMBER.match(row[0])]
     except OSError:
         return False
-    whole = all(wheel_files.is_recorded(os.path.join(path, row[0][len(INSIDE) :]), row[1], row[2]) for row in rows)
-    return bool(rows) and whole and header_version(path) == ".".join(version.split(".")[:3])
+    if not headers:
+        # The list is of one wheel, and names it.
+        rows = [row for row in rows if "/include/" not in row[0]]
+        return bool(rows) and _of_version(path, version) and _whole(path, rows) and not _has_headers(path)
+    return bool(rows) and _whole(path, rows) and header_version(path) == ".".join(version.split(".")[:3])
 
 
-def unpack(wheel: str, path: str, version: str) -> None:
-    """Unpack the wheel's headers and libraries beside ``path`` and switch to them.
+def _whole(path: str, rows: list[list[str]]) -> bool:
+    return all(wheel_files.is_recorded(os.path.join(path, row[0][len(INSIDE) :]), row[1], row[2]) for row in rows)
+
+
+def _of_version(path: str, version: str) -> bool:
+    with open(os.path.join(path, RECORD), encoding="utf-8") as stream:
+        return f"-{version}.dist-info/" in stream.read()
+
+
+def _has_headers(path: str) -> bool:
+    return os.path.isdir(os.path.join(path, "include"))
+
+
+def unpack(wheel: str, path: str, version: str, headers: bool = True) -> None:
+    """Unpack the wheel's libraries, and its headers where they are wanted, beside ``path`` and switch to them.
 
     :raises GpufleetError: GF-CUDNN-WRONG when the wheel does not have them, or those of another version.
     """
     new = trees.beside(path)
-    for folder in ("include", "lib"):
+    for folder in ("include", "lib") if headers else ("lib",):
         os.mkdir(os.path.join(new, folder), 0o755)
     try:
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
                 match = MEMBER.match(name) or BESIDE.match(name)
-                if match:
+                if match and (headers or not match[1].startswith("include/")):
                     place = os.path.join(new, match[1])
                     with archive.open(name) as source, open(place, "wb") as target:
                         shutil.copyfileobj(source, target, 1 << 20)
@@ -86,7 +102,7 @@ def unpack(wheel: str, path: str, version: str) -> None:
         raise wrong(f"{os.path.basename(wheel)} is not a wheel: {error}", path) from error
     wheel_files.link_names(os.path.join(new, "lib"))
     found = header_version(new)
-    if not is_installed(new, version):
+    if not is_installed(new, version, headers):
         trees.remove(new)
         raise wrong(f"{os.path.basename(wheel)} does not hold a whole cuDNN {version}, but {found or 'none'}", path)
     trees.switch_directory(new, path)
@@ -100,7 +116,7 @@ def check(path: str, version: str, folder: str, compiler: str | None, run: Run) 
     """
     library = os.path.join(path, "lib", f"libcudnn.so.{version.partition('.')[0]}")
     environment = {"LD_LIBRARY_PATH": os.path.join(path, "lib")}
-    if compiler is None:
+    if compiler is None or not _has_headers(path):
         code, out, err = run([sys.executable, "-c", ASK_LIBRARY, library], environment)
         expected = str(number(version))
     else:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cudnn_install
-short_description: Installs cuDNN from NVIDIA's wheel into a directory of its own
+short_description: Gives cuDNN a directory of its own, from NVIDIA's wheel or of NVIDIA's packages
 description:
   - Fetches the wheel, checks its size and SHA-256, and unpacks its headers and libraries beside O(path), which they
     then become in one step. Adds the names without a version that linkers look for.
+  - Of packages that are installed it makes a directory of links that looks the same. The packages themselves are the package
+    manager's business.
   - Proves the installation by compiling a small program that asks the library for its version. No GPU is needed.
     Where there is no C compiler, Python loads the library instead.
 version_added: 0.1.0
@@ -33,16 +35,23 @@ options:
     type: str
     required: true
   url:
-    description: Address of the wheel.
+    description: Address of the wheel. Either this or O(packages).
     type: str
-    required: true
   sha256:
     description: SHA-256 of the wheel.
     type: str
-    required: true
   size:
     description: Bytes of the wheel, where they are known.
     type: int
+  packages:
+    description: Installed packages, with or without versions, that the directory leads to.
+    type: list
+    elements: str
+    default: []
+  headers:
+    description: Whether the directory has the headers too.
+    type: bool
+    default: true
 """
 
 EXAMPLES = r"""
@@ -52,6 +61,12 @@ EXAMPLES = r"""
     version: 8.9.6.50
     url: "{{ wheel.url }}"
     sha256: "{{ wheel.sha256 }}"
+
+- name: Give NVIDIA's packages of cuDNN 9 a directory
+  gpufleet.stack.cudnn_install:
+    path: /opt/gpufleet/cudnn/9.17.1.4-cuda12
+    version: 9.17.1.4
+    packages: [libcudnn9-cuda-12, libcudnn9-dev-cuda-12]
 """
 
 RETURN = r"""
@@ -72,22 +87,40 @@ import shutil
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import cudnn, download
+from ansible_collections.gpufleet.stack.plugins.module_utils import cuda_layout, cudnn, cudnn_layout, download
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 
 def install(module: AnsibleModule) -> bool:
     """Fetch and unpack where needed; whether anything was done."""
-    path, version = module.params["path"], module.params["version"]
-    if cudnn.is_installed(path, version):
+    path, version, headers = module.params["path"], module.params["version"], module.params["headers"]
+    if module.params["packages"]:
+        return lay_out(module)
+    if cudnn.is_installed(path, version, headers):
         return False
     if module.check_mode:
         return True
     # Beside the directory: an interrupted download is continued by the next run, and is gone after a good one.
     wheel = path.rstrip("/") + ".whl"
     download.fetch(module.params["url"], wheel, module.params["sha256"], module.params["size"])
-    cudnn.unpack(wheel, path, version)
+    cudnn.unpack(wheel, path, version, headers)
     os.unlink(wheel)
+    return True
+
+
+def lay_out(module: AnsibleModule) -> bool:
+    """Make the directory of links where needed; whether anything was done."""
+    path = module.params["path"]
+    try:
+        places = cudnn_layout.wanted(module.params["packages"], path, module.params["headers"])
+    except GpufleetError:
+        if module.check_mode:
+            return True  # a dry run installed no packages
+        raise
+    if cuda_layout.present(path) == places:
+        return False
+    if not module.check_mode:
+        cudnn_layout.make(path, places)
     return True
 
 
@@ -113,10 +146,14 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "version": {"type": "str", "required": True},
-            "url": {"type": "str", "required": True},
-            "sha256": {"type": "str", "required": True},
+            "url": {"type": "str"},
+            "sha256": {"type": "str"},
             "size": {"type": "int"},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "headers": {"type": "bool", "default": True},
         },
+        required_together=[("url", "sha256")],
+        required_one_of=[("url", "packages")],
         supports_check_mode=True,
     )
     path = module.params["path"]

@@ -87,6 +87,9 @@ def _fill_toolkits(plan: Row, platform: Row, run: RunLocks) -> None:
 def _fill_cudnn(plan: Row, platform: Row, run: RunLocks) -> None:
     for cudnn in plan["stages"]["cudnn"]["cudnns"]:
         requirement = cudnn["requirement"]
+        if requirement is None:
+            cudnn["wheel"] = dict(NO_WHEEL)
+            continue
         lock = run.lock(
             requirements=[requirement],
             python=plan["stages"]["python"]["version"],

@@ -5,35 +5,37 @@
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import environment, gpus
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import cudnn_packages, environment, gpus
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row, nothing
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.selection import Environment
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_least, in_series, key
 
-NO_CUDNN: Row = {"cudnns": [], "profile": False, "modulefiles": None}
+NO_CUDNN: Row = {"cudnns": [], "profile": False, "modulefiles": None, "headers": True, "pin": [], "hold": []}
 
 
 def plan(decision: Decision, toolkit: Row, chosen: list[Environment]) -> Row:
-    """The stage: the newest cuDNN of each wanted series, from NVIDIA's own wheels."""
+    """The stage: the newest cuDNN of each wanted series for each CUDA of the toolkits, the default one's first."""
     wish = decision.wanted["cudnn_version"]
     if wish == "none":
         return nothing("no cuDNN is wanted (cudnn_version is none)", **NO_CUDNN)
     if wish == "auto" and not toolkit["wanted"]:
         return nothing("there is no CUDA toolkit that it would stand beside; torch brings its own", **NO_CUDNN)
-    major = _cuda_major(toolkit, chosen)
+    majors = _cuda_majors(toolkit, chosen)
+    major = majors[0]
     if wish == "auto":
         line = _torch_line(chosen)
         row = _newest(decision, major, line) or _newest(decision, major, "")
         return _stage(decision, [row]) if row else _skipped(decision, major)
     wishes = wish if isinstance(wish, list) else [wish]
-    rows = [row for row in (_asked(decision, each, major) for each in wishes) if row]
+    rows = [row for each in wishes for row in _asked(decision, each, majors)]
     return _stage(decision, rows) if rows else nothing("no fitting cuDNN", **NO_CUDNN)
 
 
-def _cuda_major(toolkit: Row, chosen: list[Environment]) -> int | None:
+def _cuda_majors(toolkit: Row, chosen: list[Environment]) -> list[int | None]:
+    """The CUDA majors that cuDNN is wanted for, the default toolkit's first; one that is None for any."""
     own = next((each.build["cuda"] for each in chosen if each.build["cuda"]), None)
-    version = toolkit["default"] or own
-    return key(version)[0] if version else None
+    versions = [toolkit["default"] or own, *(each["version"] for each in toolkit["toolkits"])]
+    return list(dict.fromkeys(key(version)[0] if version else None for version in versions))
 
 
 def fitting(decision: Decision, major: int | None) -> list[Row]:
@@ -44,6 +46,7 @@ def fitting(decision: Decision, major: int | None) -> list[Row]:
         if major in (None, row["cuda_major"])
         and decision.architecture in row["architectures"]
         and all(_drives(row, capability) for capability in gpus.capabilities(decision))
+        and (not cudnn_packages.wanted(decision) or cudnn_packages.row_of(decision, row) is not None)
     ]
 
 
@@ -64,26 +67,47 @@ def _torch_line(chosen: list[Environment]) -> str:
 
 
 def _stage(decision: Decision, rows: list[Row]) -> Row:
-    wanted = decision.wanted
+    packaged = cudnn_packages.wanted(decision)
+    if packaged:
+        cudnn_packages.check(decision, rows)
+    origin = "repository" if packaged else "wheels"
+    cudnns = [_one(decision, row) for row in rows]
+    names = [name for each in cudnns for name in each["packages"]]
     return {
         "wanted": True,
         "why": [
-            f"cuDNN {row['version']} for CUDA {row['cuda_major']}: the newest that fits, from NVIDIA's wheels"
+            f"cuDNN {row['version']} for CUDA {row['cuda_major']}: the newest that fits, from NVIDIA's {origin}"
             for row in rows
         ],
-        "cudnns": [
-            {
-                "version": row["version"],
-                "cuda_major": row["cuda_major"],
-                "requirement": f"{row['package']}=={row['version']}",
-                "path": f"{wanted['gpufleet_prefix']}/cudnn/{row['version']}-cuda{row['cuda_major']}",
-                "index_url": wanted["pytorch_index_url"],
-                "disk_mib": row["disk_mib"],
-            }
-            for row in rows
-        ],
+        "cudnns": cudnns,
+        "headers": decision.wanted["cudnn_headers"],
+        # Unpinned, an upgrade of the node would move up to 8 to another CUDA.
+        "pin": [dict(zip(("package", "version"), name.split("="), strict=True)) for name in names if "=" in name],
+        "hold": [name.partition("=")[0] for name in names] if decision.wanted["gpufleet_hold"] else [],
         **environment.description(decision),
     }
+
+
+def _one(decision: Decision, row: Row) -> Row:
+    """One cuDNN of the plan: from a wheel or from packages."""
+    wanted = decision.wanted
+    common = {
+        "version": row["version"],
+        "cuda_major": row["cuda_major"],
+        "path": f"{wanted['gpufleet_prefix']}/cudnn/{row['version']}-cuda{row['cuda_major']}",
+        "disk_mib": row["disk_mib"],
+    }
+    if cudnn_packages.wanted(decision):
+        if row["packaged_for"]:
+            decision.uses(f"the package of cuDNN {row['version']}", row)
+        origin = {"source": "nvidia", "requirement": None, "index_url": "", **cudnn_packages.describe(decision, row)}
+    else:
+        requirement = f"{row['package']}=={row['version']}"
+        index = wanted["pytorch_index_url"]
+        origin = {
+            "source": "wheels", "requirement": requirement, "index_url": index, "packages": [], "repository": None,
+        }  # fmt: skip
+    return {**common, **origin}
 
 
 def _known(decision: Decision, major: int | None) -> str:
@@ -97,9 +121,11 @@ def _skipped(decision: Decision, major: int | None) -> Row:
     return nothing("no fitting cuDNN", **NO_CUDNN)
 
 
-def _asked(decision: Decision, wish: str, major: int | None) -> Row | None:
-    row = _newest(decision, major, wish)
-    if row is None:
+def _asked(decision: Decision, wish: str, majors: list[int | None]) -> list[Row]:
+    """The newest of a series for each CUDA that has one; a conflict where the default one has none."""
+    major = majors[0]
+    found = [row for row in (_newest(decision, each, wish) for each in majors) if row]
+    if _newest(decision, major, wish) is None:
         of_cuda = f" and CUDA {major}" if major else ""
         source = decision.source("cudnn", decision.catalog["cudnn"]["cudnn"][-1])
         decision.conflict(
@@ -109,4 +135,5 @@ def _asked(decision: Decision, wish: str, major: int | None) -> Row | None:
             [],
             {"cudnn": wish},
         )
-    return row
+        return []
+    return found

@@ -27,6 +27,7 @@ def make_wheel(path, files):
             archive.writestr(name, data)
             digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
             record += f"{name},sha256={digest},{len(data)}\n"
+        record += "nvidia_cudnn_cu11-8.9.6.50.dist-info/RECORD,,\n"
         archive.writestr("nvidia_cudnn_cu11-8.9.6.50.dist-info/RECORD", record)
     return str(path)
 
@@ -131,3 +132,15 @@ def test_a_library_of_another_version_is_found(library, tmp_path, compiled):
         cudnn.check(path, "8.9.7.29", str(tmp_path), compiler if compiled else None, shell)
     assert caught.value.code == "GF-CUDNN-WRONG"
     assert "8906" in caught.value.message
+
+
+def test_without_headers_the_libraries_alone_are_there_and_proved(wheel, tmp_path):
+    path = tmp_path / "cudnn"
+    cudnn.unpack(wheel, str(path), VERSION, headers=False)
+    assert cudnn.is_installed(str(path), VERSION, headers=False)
+    assert not (path / "include").exists()
+    assert not cudnn.is_installed(str(path), VERSION)
+    assert not cudnn.is_installed(str(path), "8.9.7.29", headers=False)
+    # With them back, what is there is not what was asked for without.
+    cudnn.unpack(wheel, str(path), VERSION)
+    assert not cudnn.is_installed(str(path), VERSION, headers=False)
