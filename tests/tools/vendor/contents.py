@@ -100,16 +100,21 @@ def cudnn_files(work: Path, version: str, folder: str) -> tuple[dict[str, Path],
     code = f"unsigned long cudnnGetVersion(void) {{ return {number}; }}"
     header = (
         f"/* A stand-in. */\n#define CUDNN_MAJOR {major}\n#define CUDNN_MINOR {minor}\n#define CUDNN_PATCHLEVEL {patch}\n"
+        f"#define CUDNN_VERSION {number}\n"
         '#ifdef __cplusplus\nextern "C"\n#endif\nunsigned long cudnnGetVersion(void);\n'
     )
     built = {f"{folder}/libcudnn.so.{version}": library(work, f"libcudnn.so.{major}", code)}
     return built, {"usr/include/cudnn.h": header, "usr/include/cudnn_version.h": header}
 
 
-def unit(name: str, program: str) -> dict[str, str]:
-    """A daemon that does nothing, with its unit."""
+def unit(name: str, program: str, *, driver: bool = False) -> dict[str, str]:
+    """A daemon that does nothing, with its unit; one that needs a loaded driver ends with an error where there is none."""
+    guard = "[ -e /proc/driver/nvidia/version ] || exit 1\n" if driver else ""
     text = f"[Unit]\nDescription={name}, a stand-in\n[Service]\nExecStart=/usr/bin/{program}\n[Install]\nWantedBy=multi-user.target\n"
-    return {f"lib/systemd/system/{name}.service": text, f"usr/bin/{program}": "#!/bin/sh\nexec sleep infinity\n"}
+    return {
+        f"lib/systemd/system/{name}.service": text,
+        f"usr/bin/{program}": f"#!/bin/sh\n{guard}exec sleep infinity\n",
+    }
 
 
 def program(name: str, answer: str) -> dict[str, str]:

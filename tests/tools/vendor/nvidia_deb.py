@@ -31,6 +31,18 @@ def module(name: str, version: str, flavour: str, fault: str = "", **more: Any) 
     )
 
 
+def service(*units: str, started: bool = False) -> dict[str, str]:
+    """A package's scripts for its services, as debhelper writes them; started are those that it does not leave to the administrator."""
+    names = " ".join(units)
+    up = f"for u in {names}; do deb-systemd-helper enable $u; deb-systemd-invoke start $u || true; done"
+    return {
+        "postinst": f'#!/bin/sh\nset -e\n[ "$1" != configure ] || {{ systemctl daemon-reload || true; {up if started else ":"}; }}\n',
+        "prerm": f"#!/bin/sh\nset -e\n[ ! -d /run/systemd/system ] || deb-systemd-invoke stop {names} || true\n",
+        "postrm": f'#!/bin/sh\nset -e\n[ "$1" != purge ] || for u in {names}; do deb-systemd-helper purge $u; done\n'
+        "[ ! -d /run/systemd/system ] || systemctl daemon-reload || true\n",
+    }
+
+
 def driver(work: Path, branch: str, version: str, fault: str = "") -> list[Package]:
     """The packages of one branch, both flavours; from 590 on no name bears the branch, and a package pins it."""
     named = int(branch) <= 580
@@ -40,15 +52,21 @@ def driver(work: Path, branch: str, version: str, fault: str = "") -> list[Packa
     for flavour, meta, kind in (("open", "nvidia-open", "-open"), ("proprietary", "cuda-drivers", "")):
         dkms = f"nvidia-dkms{end}{kind}"
         found.append(module(dkms, version, flavour, fault))
-        needs = (f"{dkms} (= {version}-1)", f"{compute} (= {version}-1)")
+        needs = (f"{dkms} (= {version}-1)", f"{compute} (= {version}-1)", f"nvidia-persistenced{end} (= {version}-1)")
         found.append(Package(f"{meta}{end}", version, needs=needs))
+    # These lost the branch earlier.
+    late = "" if int(branch) >= 580 else end
     for name, daemon in (("nvidia-fabricmanager", "nv-fabricmanager"), ("nvidia-imex", "nvidia-imex")):
-        fields = _alone(f"{name}-branch") if named else ""
-        found.append(Package(f"{name}{end}", version, fields=fields, files=unit(name, daemon)))
-    persistenced = unit("nvidia-persistenced", "nvidia-persistenced")
-    found.append(
-        Package(f"nvidia-persistenced{end}", version, fields=_alone("nvidia-persistenced-any"), files=persistenced)
-    )
+        files = unit(name, daemon, driver=True)
+        found.append(
+            Package(
+                f"{name}{late}", version, fields=_alone(f"{name}-any"), files=files, scripts=service(f"{name}.service")
+            )
+        )
+    found.append(Package(f"libnvsdm{late}", version, fields=_alone("libnvsdm-any")))
+    name = "nvidia-persistenced"
+    files, scripts = unit(name, name, driver=True), service(f"{name}.service", started=True)
+    found.append(Package(f"{name}{end}", version, fields=_alone(f"{name}-any"), files=files, scripts=scripts))
     if not named:
         found.append(pinning(branch, version))
     return found
@@ -85,6 +103,10 @@ def cudnn(work: Path, row: dict[str, str]) -> list[Package]:
     built, headers = cudnn_files(work, version, LIB)
     old, major = version.startswith("8."), cuda.partition(".")[0]
     runtime = "libcudnn8" if old else f"libcudnn9-cuda-{major}"
+    # The plain names of headers are links from 9.10 on; before they are left to alternatives.
+    folder, series = "usr/include/x86_64-linux-gnu", version.partition(".")[0]
+    texts = {f"{folder}/{Path(path).stem}_v{series}.h": text for path, text in headers.items()}
+    plain = {} if old else {f"{folder}/{Path(path).name}": f"{Path(path).stem}_v{series}.h" for path in headers}
     development = "libcudnn8-dev" if old else f"libcudnn9-dev-cuda-{major}"
     revision = f"1+cuda{cuda}" if old else "1"
     needs = (f"{runtime} (= {version}-{revision})",)
@@ -92,7 +114,13 @@ def cudnn(work: Path, row: dict[str, str]) -> list[Package]:
     found = [
         Package(runtime, version, built=built, revision=revision, fields=alone),
         Package(
-            development, version, needs=needs, files=headers, revision=revision, fields=alone.replace("any", "dev-any")
+            development,
+            version,
+            needs=needs,
+            files=texts,
+            links=plain,
+            revision=revision,
+            fields=alone.replace("any", "dev-any"),
         ),
     ]
     if not old:
@@ -108,7 +136,15 @@ def others(data: dict[str, Any]) -> list[Package]:
     """DCGM and the container toolkit."""
     dcgm, container = data["dcgm"], data["container_toolkit"]
     core = "datacenter-gpu-manager-4-core"
-    found = [Package(core, dcgm, files={**unit("nvidia-dcgm", "nv-hostengine"), **program("dcgmi", dcgm)}, epoch="1")]
+    host = {**unit("nvidia-dcgm", "nv-hostengine", driver=True), **program("dcgmi", dcgm)}
+    found = [
+        Package(core, dcgm, files=host, scripts=service("nvidia-dcgm.service"), epoch="1"),
+        Package("nvlsm", "2025.06.11"),
+    ]
+    refresh = unit("nvidia-cdi-refresh", "nvidia-cdi-refresh", driver=True)
+    trigger = "[Path]\nPathChanged=/usr/bin/nvidia-ctk\n[Install]\nWantedBy=multi-user.target\n"
+    refresh["lib/systemd/system/nvidia-cdi-refresh.path"] = trigger
+    both = service("nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service", started=True)
     for major in ("12", "13"):
         found.append(
             Package(f"datacenter-gpu-manager-4-cuda{major}", dcgm, needs=(f"{core} (= 1:{dcgm}-1)",), epoch="1")
@@ -116,7 +152,12 @@ def others(data: dict[str, Any]) -> list[Package]:
     found += [
         Package("libnvidia-container1", container),
         Package("libnvidia-container-tools", container, needs=(f"libnvidia-container1 (>= {container})",)),
-        Package("nvidia-container-toolkit-base", container, files=program("nvidia-ctk", container)),
+        Package(
+            "nvidia-container-toolkit-base",
+            container,
+            files={**program("nvidia-ctk", container), **refresh},
+            scripts=both,
+        ),
         Package(
             "nvidia-container-toolkit",
             container,
