@@ -26,6 +26,7 @@ SERVICES = (
     "nvidia-dcgm.service",
     "dcgm.service",
     "nvidia-powerd.service",
+    "nvidia-imex.service",
     "nvidia-fabricmanager.service",
     "nvidia-persistenced.service",
 )

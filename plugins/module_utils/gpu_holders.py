@@ -25,6 +25,8 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.pci import read_tex
 SERVICES = {
     gpu_usage.PERSISTENCE_DAEMON: "keeps the driver initialised",
     "nv-fabricmanage": "runs the NVSwitches",
+    "nvidia-imex": "shares memory between nodes",
+    "nvlsm": "runs the NVSwitches' subnet",
     "nvidia-powerd": "shares out power",
     "nv-hostengine": "is DCGM, which monitors",
     "dcgm-exporter": "passes on DCGM's figures",
