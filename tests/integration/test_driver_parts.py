@@ -6,6 +6,7 @@ The repository is a stand-in, whose services end with an error where no driver i
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,11 @@ def wish(node: Vendor, version: str, **more: Any) -> Run:
 
 def versions(node: Vendor, *names: str) -> set[str]:
     return set(node.sh(f"dpkg-query -W -f '${{Version}}\\n' {' '.join(names)}").split())
+
+
+def one_line(run: Run) -> str:
+    """What the run said, without colours and the breaks of lines."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", " ", run.stdout).split())
 
 
 def unit(node: Vendor, name: str) -> dict[str, str]:
@@ -134,7 +140,7 @@ def test_what_somebody_moved_comes_back(node: Vendor) -> None:
     )
     run = wish(node, OLDER)
     assert run.rc == 0, run.stdout
-    assert f"package nvidia-fabricmanager was {OLDER}-1, is {NEWER}-1" in run.stdout
+    assert f"package nvidia-fabricmanager was {OLDER}-1, is {NEWER}-1" in one_line(run)
     assert versions(node, *OF_THE_DRIVER) == {f"{OLDER}-1"}
     assert unit(node, "nvidia-imex.service")["UnitFileState"] == "enabled"
 
