@@ -6,17 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .test_driver_parts import served
+from .vendor import Vendor, vendor_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .conftest import Run
-    from .test_nvidia_repository import Vendor
-
 pytestmark = pytest.mark.slow
 
-RECORDED = {"node_recording": "debian12-a100", "gpufleet_gpu_sysroot": "/opt/recorded/a100"}
 PREFIX = "/opt/gpufleet/cudnn"
 HOME = ". /etc/profile.d/gpufleet-cudnn.sh; echo $CUDNN_HOME"
 # As a user compiles against it.
@@ -34,8 +31,7 @@ cc /root/use.c -I$CUDNN_HOME/include -L$CUDNN_HOME/lib -Wl,-rpath,$CUDNN_HOME/li
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendor]:
-    folders = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("cudnn")
-    with served("cudnn", *folders, **RECORDED) as this:
+    with vendor_world("cudnn", tmp_path_factory) as this:
         this.sh("apt-get install -y -q gcc libc6-dev >/dev/null; /root/snapshot.sh > /root/bare.txt")
         yield this
 

@@ -5,20 +5,17 @@ The repository is a stand-in, whose services end with an error where no driver i
 
 from __future__ import annotations
 
-import contextlib
 import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .conftest import Run, fresh
-from .test_nvidia_repository import TOOL, Vendor, free_port, modules
+from .vendor import Vendor, modules, vendor_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from .conftest import Run
 
 pytestmark = pytest.mark.slow
 
@@ -35,26 +32,9 @@ PIN = "/etc/apt/preferences.d/gpufleet-driver-version"
 OF_THE_DRIVER = ("nvidia-open-580", "nvidia-fabricmanager", "nvidia-imex")
 
 
-@contextlib.contextmanager
-def served(name: str, folder: Path, work: Path, **recorded: str) -> Iterator[Vendor]:
-    """A fresh node and the stand-in repository that it reaches."""
-    with fresh(name, work, **recorded) as world:
-        address = world.sh("node", "ip route show default").split()[2]
-        port = free_port(address)
-        this = Vendor(world, folder, f"http://{address}:{port}")
-        this.build()
-        command = [sys.executable, str(TOOL), "serve", str(folder), "--address", address, "--port", str(port)]
-        server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        try:
-            yield this
-        finally:
-            server.terminate()
-            server.wait()
-
-
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendor]:
-    with served("parts", tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("parts"), **SWITCHES) as this:
+    with vendor_world("parts", tmp_path_factory, **SWITCHES) as this:
         this.sh("/root/snapshot.sh > /root/bare.txt")
         yield this
 
