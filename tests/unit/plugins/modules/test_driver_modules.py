@@ -19,7 +19,7 @@ LOADED = {
     "sys/module/nvidia/refcnt": "0",
 }
 SERVICES = (
-    "dcgm-exporter", "nvidia-dcgm", "dcgm", "nvidia-powerd", "nvidia-fabricmanager", "nvidia-persistenced",
+    "dcgm-exporter", "nvidia-dcgm", "dcgm", "nvidia-powerd", "nvidia-imex", "nvidia-fabricmanager", "nvidia-persistenced",
 )  # fmt: skip
 IDLE = [Command(f"systemctl is-active --quiet {name}.service", rc=3) for name in SERVICES]
 LOOK = [Command(f"modinfo -F version ROOT/{MODULE}", out=NEW + "\n")]
