@@ -17,7 +17,11 @@ import re
 from typing import Iterable, NamedTuple
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.module_utils.packages import DPKG_STATUS, installed_versions
+from ansible_collections.gpufleet.stack.plugins.module_utils.packages import (
+    DPKG_STATUS,
+    installed_versions,
+    of_rpm,
+)
 
 HOLDS = "var/lib/gpufleet/holds"
 VERSIONLOCK = "etc/dnf/plugins/versionlock.list"
@@ -51,6 +55,8 @@ class Plan(NamedTuple):
 
 def dpkg_selections(root: str = "/") -> dict[str, Selection]:
     """The installed packages of dpkg; where one is there for two architectures the names carry them."""
+    if of_rpm(root):
+        return {}
     try:
         with open(os.path.join(root, DPKG_STATUS), encoding="utf-8", errors="replace") as stream:
             stanzas = stream.read().split("\n\n")
@@ -151,17 +157,20 @@ def held_elsewhere(root: str, name: str) -> set[str]:
 
 
 def plan(
-    name: str, packages: list[str], patterns: list[str], *, kernel: bool = False, state: str = "held", root: str = "/"
-) -> Plan:
+    name: str, packages: list[str], patterns: list[str], *, kernel: bool = False, state: str = "held", root: str = "/",
+    branch: str = "",
+) -> Plan:  # fmt: skip
     """What has to change on the node so that the part ``name`` is in ``state``.
 
+    :param branch: with dnf, a pattern of versions that the packages are kept to, installed or not.
     :raises GpufleetError: GF-HOLD-NAME, GF-HOLD-NO-PLUGIN
     """
-    check_names(name, packages, patterns)
+    check_names(name, packages, [*patterns, *([branch] if branch else [])])
     manager = manager_of(root)
     selecting = [*patterns, *(KERNEL_PATTERNS[manager] if kernel else ())]
-    make = _plan_apt if manager == "apt" else _plan_dnf
-    return make(name, packages, patterns, selecting, state, root)
+    if manager == "apt":
+        return _plan_apt(name, packages, patterns, selecting, state, root)
+    return _plan_dnf(name, packages, selecting, state, root, branch)
 
 
 def _plan_apt(name: str, packages: list[str], patterns: list[str], selecting: list[str], state: str, root: str) -> Plan:
@@ -211,15 +220,16 @@ def _without_block(text: str, name: str) -> str:
 
 
 def locked_names(text: str, names: Iterable[str]) -> list[str]:
-    """Those of the names that a line of versionlock.list locks: ``name-epoch:version-release.arch``."""
+    """Those of the names that a line of versionlock.list keeps at one version: ``name-epoch:version-release.arch``.
+
+    A line with a pattern for the version keeps a branch, and that is no hold.
+    """
     lines = [line.strip() for line in text.splitlines() if not line.startswith(("#", "!"))]
-    heads = [match.group(1) for match in (re.match(r"(.+)-[^-]+-[^-]+$", line) for line in lines) if match]
+    heads = [match.group(1) for match in (re.match(r"(.+)-[^-*]+-[^-]+$", line) for line in lines) if match]
     return sorted(name for name in set(names) if any(fnmatch.fnmatchcase(name, head) for head in heads))
 
 
-def _plan_dnf(
-    name: str, packages: list[str], _patterns: list[str], selecting: list[str], state: str, root: str
-) -> Plan:
+def _plan_dnf(name: str, packages: list[str], selecting: list[str], state: str, root: str, branch: str) -> Plan:
     if state == "held" and not glob.glob(os.path.join(glob.escape(root), VERSIONLOCK_PLUGIN)):
         raise GpufleetError(
             "GF-HOLD-NO-PLUGIN",
@@ -231,6 +241,8 @@ def _plan_dnf(
     rest = _without_block(text, name)
     installed = installed_versions(root=root) if state == "held" else {}
     labels = chosen(installed, packages, selecting)
+    if branch and state == "held":
+        labels = sorted(packages)
     # Locks of other parts of ours are no one else's: the package is locked for both, and outlives either.
     others = rest
     for path in glob.glob(os.path.join(glob.escape(os.path.join(root, HOLDS)), "*.json")):
@@ -238,12 +250,12 @@ def _plan_dnf(
     theirs = locked_names(others, labels)
     ours = [label for label in labels if label not in theirs]
     begin, end = _marks(name)
-    lines = [_lock(label, installed[label]) for label in ours]
+    lines = [f"{label}-{branch}-*" if branch else _lock(label, installed[label]) for label in ours]
     if lines and rest and not rest.endswith("\n"):
         rest += "\n"
     block = "\n".join([begin, *lines, end]) + "\n" if lines else ""
     return Plan(manager="dnf", selections={}, files={VERSIONLOCK: rest + block}, note=_note(state, ours, theirs),
-                held=labels, foreign=theirs, missing=_missing(packages, installed, state))  # fmt: skip
+                held=labels, foreign=theirs, missing=[] if branch else _missing(packages, installed, state))  # fmt: skip
 
 
 def _lock(name: str, version: str) -> str:
@@ -259,12 +271,15 @@ def _read(path: str) -> str:
         return ""
 
 
+def locked(names: Iterable[str], root: str = "/") -> list[str]:
+    """Those of the names that dnf's plugin versionlock keeps at one version."""
+    return locked_names(_read(os.path.join(root, VERSIONLOCK)), names)
+
+
 def held(names: Iterable[str], root: str = "/") -> dict[str, bool]:
     """Whether each package is on hold, read from the package manager's files: no process is started."""
     wanted = list(names)
     installed = dpkg_selections(root)
-    if installed:
-        found = {plain(label) for label, selection in installed.items() if selection.want == "hold"}
-    else:
-        found = set(locked_names(_read(os.path.join(root, VERSIONLOCK)), wanted))
+    on_hold = {plain(label) for label, selection in installed.items() if selection.want == "hold"}
+    found = on_hold if installed else set(locked(wanted, root))
     return {name: name in found or (name in installed and installed[name].want == "hold") for name in wanted}

@@ -1,7 +1,10 @@
 # Copyright: gpufleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What apt would do for an installation, and what of it must not happen. Private to the collection."""
+"""What apt would do for an installation, and what of it must not happen. Private to the collection.
+
+What dnf would do is found out in ``dnf_transaction``; what must not happen is the same.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,17 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.errors import Gpufl
 _STEP = re.compile(r"^(Inst|Remv|Purg) (\S+)(?: \[([^\]]*)\])?(?: \((\S+))?", re.MULTILINE)
 # The running kernel in its packages' names, on Debian and Ubuntu.
 _KERNEL = ("linux-image-{}", "linux-image-unsigned-{}", "linux-modules-{}", "linux-modules-extra-{}")
+# With dnf the release is the version of these.
+_KERNEL_OF_RPM = ("kernel", "kernel-core", "kernel-modules", "kernel-modules-core", "kernel-modules-extra")
 # What brings a kernel module of NVIDIA's; Debian's, Ubuntu's and NVIDIA's names.
 _MODULES = (
     "cuda-drivers*",
+    "kmod-nvidia*",
     "linux-modules-nvidia-*",
     "nvidia-*dkms*",
     "nvidia-driver",
     "nvidia-driver-[0-9]*",
+    "nvidia-driver-cuda",
     "nvidia-kernel-open*",
     # Not nvidia-open*: Debian's toolkit has nvidia-opencl-dev.
     "nvidia-open",
@@ -32,7 +39,12 @@ _MODULES = (
     "nvidia-tesla*-driver",
 )
 # What has to be of the kernel module's version.
-_DRIVER = (*_MODULES, "libcuda1", "libnvidia-*", "nvidia-driver-*", "nvidia-fabricmanager*", "nvidia-kernel-*")
+_DRIVER = (
+    *_MODULES, "libcuda1", "libnvidia-*", "nvidia-driver-*", "nvidia-fabricmanager*", "nvidia-kernel-*",
+    "nvidia-kmod-common", "nvidia-modprobe", "nvidia-persistenced",
+)  # fmt: skip
+# How a user upgrades a node, and takes a package off hold.
+_COMMANDS = {"apt": ("apt-get upgrade", "apt-mark unhold"), "dnf": ("dnf upgrade", "dnf versionlock delete")}
 # NVIDIA calls the container toolkit's library and the toolkit's profiler alike.
 _NO_DRIVER = ("libnvidia-container*",)
 
@@ -49,7 +61,7 @@ class Step(NamedTuple):
 
 
 class Transaction(NamedTuple):
-    """What apt would do. ``known`` is False where it does not know all the packages or finds no way."""
+    """What would be done. ``known`` is False where it does not know all the packages or finds no way."""
 
     known: bool
     steps: list[Step]
@@ -99,20 +111,23 @@ def available(run: Run, packages: list[str]) -> set[str]:
     return {name for name, _installed, candidate in rows if candidate != "(none)"}
 
 
-def headers(run: Run, packages: dict[str, str], running: str) -> tuple[list[str], list[str]]:
+def headers(
+    run: Run, packages: dict[str, str], running: str, find: Callable[[Run, list[str]], set[str]] = available
+) -> tuple[list[str], list[str]]:
     """Of the packages with headers those that can be had, and the kernels whose headers cannot.
 
     :param packages: the package of each kernel.
+    :param find: finds out which packages can be had.
     :raises GpufleetError: GF-HEADERS-MISSING where the running kernel's cannot.
     """
-    there = available(run, sorted(packages.values()))
+    there = find(run, sorted(packages.values()))
     without = [kernel for kernel, package in packages.items() if package not in there]
     if running in without:
         raise GpufleetError(
             "GF-HEADERS-MISSING",
             f"the archive has no headers ({packages[running]}) of the kernel that runs, so no module can be built for it",
             "the kernel is older than what the archive keeps, or comes from another source",
-            "upgrade and reboot the node (apt-get full-upgrade), or install the headers from where the kernel came from",
+            "upgrade and reboot the node, or install the headers from where the kernel came from",
         )
     return [package for package in packages.values() if package in there], without
 
@@ -138,38 +153,56 @@ def plain(name: str) -> str:
     return name.partition(":")[0]
 
 
-def check(steps: list[Step], kernel: str, held: list[str], driver: bool) -> None:
+def check(steps: list[Step], kernel: str, held: list[str], driver: bool, manager: str = "apt") -> None:
     """Refuse what a step of ours has no business to do.
 
     :param kernel: the running kernel's release.
     :param held: names of packages on hold.
     :param driver: whether the step is the driver's own.
-    :raises GpufleetError: GF-TRANSACTION-KERNEL, GF-TRANSACTION-HELD, GF-TRANSACTION-DRIVER
+    :param manager: ``apt`` or ``dnf``.
+    :raises GpufleetError: GF-TRANSACTION-KERNEL, GF-TRANSACTION-HELD, GF-TRANSACTION-DRIVER, GF-TRANSACTION-REMOVES
     """
-    running = {name.format(kernel) for name in _KERNEL}
+    upgrade, release = _COMMANDS[manager]
     touched = [step for step in steps if step.before is not None]
     _refuse(
         "GF-TRANSACTION-KERNEL",
-        "apt would replace or remove the kernel that runs",
-        [step for step in touched if plain(step.name) in running],
+        f"{manager} would replace or remove the kernel that runs",
+        [step for step in touched if _runs(step, kernel, manager)],
         "an upgrade of the kernel is due on this node, or a package conflicts with it",
-        "upgrade and reboot the node (apt-get upgrade), then run the playbook again",
+        f"upgrade and reboot the node ({upgrade}), then run the playbook again",
     )
     _refuse(
         "GF-TRANSACTION-HELD",
-        "apt would change packages that are on hold",
+        f"{manager} would change packages that are on hold",
         [step for step in touched if plain(step.name) in held],
         "somebody put them on hold, and what is wanted needs another version",
-        "apt-mark unhold what may change, or wish for a version that fits what is held",
+        f"{release} what may change, or wish for a version that fits what is held",
     )
     if not driver:
         _refuse(
             "GF-TRANSACTION-DRIVER",
-            "apt would change the NVIDIA driver in a step that is not the driver's",
+            f"{manager} would change the NVIDIA driver in a step that is not the driver's",
             [step for step in steps if _is(step, _MODULES) or (step in touched and _is(step, _DRIVER))],
             "a package that was asked for depends on a driver (NVIDIA's package cuda does), or on another version of it",
             "ask for packages without a driver (cuda-toolkit-X-Y), or set nvidia_driver_version to what they need",
         )
+    if manager == "dnf":
+        # The driver's step lets dnf remove the former driver, and with it whatever needs that one.
+        _refuse(
+            "GF-TRANSACTION-REMOVES",
+            "dnf would remove packages that are not the driver's",
+            [step for step in steps if step.after is None and not _is(step, _DRIVER)],
+            "they need the driver that is to be replaced (NVIDIA's package cuda does), or exclude what is wanted",
+            "dnf remove them yourself if nobody needs them, then run the playbook again",
+        )
+
+
+def _runs(step: Step, kernel: str, manager: str) -> bool:
+    """Whether the step touches the running kernel: dpkg has its release in the names, rpm in the versions."""
+    if manager == "apt":
+        return plain(step.name) in {name.format(kernel) for name in _KERNEL}
+    release = (step.before or "").rpartition(":")[2]
+    return step.name in _KERNEL_OF_RPM and kernel.startswith(release + ".")
 
 
 def _is(step: Step, patterns: tuple[str, ...]) -> bool:

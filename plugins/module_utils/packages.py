@@ -17,6 +17,7 @@ DPKG_JOURNAL = "var/lib/dpkg/updates"
 RPM_DATABASES = ("var/lib/rpm", "usr/lib/sysimage/rpm")
 RECORDED_RPM = ".gpufleet/rpm.json"  # what rpm said on a node that was recorded, {name: version}
 UNFINISHED_STATES = ("half-installed", "unpacked", "half-configured")
+_OF_RPM = re.compile(r"^ID(?:_LIKE)?=.*\b(?:rhel|fedora|centos|amzn|sles|suse|opensuse)\b", re.MULTILINE)
 
 
 class DpkgEntry(NamedTuple):
@@ -36,8 +37,19 @@ def _value(stanza: str, mark: str) -> str:
     return stanza[start + len(mark) : end if end >= 0 else None]
 
 
+def of_rpm(root: str = "/") -> bool:
+    """Whether the distribution is made of rpm's packages; a dpkg that stands there too is nobody's package manager."""
+    try:
+        with open(os.path.join(root, "etc/os-release"), encoding="utf-8", errors="replace") as stream:
+            return _OF_RPM.search(stream.read()) is not None
+    except OSError:
+        return False
+
+
 def dpkg_entries(root: str = "/") -> tuple[DpkgEntry, ...]:
-    """Every package in ``<root>/var/lib/dpkg/status``; nothing where there is no dpkg."""
+    """Every package in ``<root>/var/lib/dpkg/status``; nothing where dpkg is not the distribution's own."""
+    if of_rpm(root):
+        return ()
     path = os.path.join(root, DPKG_STATUS)
     try:
         status = os.stat(path)

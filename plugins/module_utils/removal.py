@@ -39,6 +39,8 @@ MODULE_SETTINGS = "/etc/modprobe.d/"
 UNITS = "/etc/systemd/system/"
 RUNNING = "/run/systemd/system"
 OUR_HEADER = "# Written by gpufleet.stack"
+# dnf writes it when a stream is enabled; without it none is.
+STREAM_FILE = "/etc/dnf/modules.d/nvidia-driver.module"
 ALTERNATIVES = ("/var/lib/dpkg/alternatives", "/var/lib/alternatives")  # Debian's, and the RHEL family's
 SHARED = frozenset(
     [
@@ -256,7 +258,7 @@ def _unedited(wish: Wish, path: str, digest: str | None) -> bool:
     if digest is not None:
         return receipts.file_digest(inside) == digest
     # A role that was cut off left no digest: what bears our name or begins with our words is ours.
-    if os.path.basename(path).startswith("gpufleet-"):
+    if os.path.basename(path).startswith("gpufleet-") or path in (STREAM_FILE, *vendor_repository.KEY_FILES.values()):
         return True
     try:
         with open(inside, encoding="utf-8", errors="replace") as stream:

@@ -5,7 +5,7 @@
 
 A receipt that another one takes the place of is kept as the former one, with the part of the plan that made it. Going back is
 the role's own work with that part of the plan and the packages' former versions. What apt still has in its cache of
-packages is made a source of its own, so that nothing of it is downloaded again.
+packages is made a source of its own, so that nothing of it is downloaded again; dnf takes the files of its cache as they are.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import os
 import shutil
 from typing import Any, Iterable, NamedTuple
 
-from ansible_collections.gpufleet.stack.plugins.module_utils import receipts, removal_baseline
+from ansible_collections.gpufleet.stack.plugins.module_utils import dnf_transaction, receipts, removal_baseline
 from ansible_collections.gpufleet.stack.plugins.module_utils.commands import Run
 from ansible_collections.gpufleet.stack.plugins.module_utils.driver_packages import upstream
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.module_utils.packages import installed_versions, present
+from ansible_collections.gpufleet.stack.plugins.module_utils.packages import installed_versions, of_rpm, present
 
 # What a role needs of a stage to carry it out again. Addresses of indexes and mirrors, which may hold passwords, are not kept.
 KEPT = {
     "nvidia_driver": (
         "version", "source", "flavour", "components", "packages", "obsolete", "blacklist", "kernel_release", "sysroot",
-        "hold", "hold_kernel", "reboot", "digest", "wanted", "parts", "match",
+        "hold", "hold_kernel", "reboot", "digest", "wanted", "parts", "match", "module_stream", "versionlock",
     ),
     "cuda_toolkit": ("default", "toolkits", "profile", "modulefiles", "hold", "digest", "wanted"),
 }  # fmt: skip
@@ -111,7 +111,9 @@ def _unavailable(what: str, variable: str) -> GpufleetError:
 
 def own(versions: dict[str, str], packages: Iterable[str]) -> dict[str, str]:
     """The packages of one driver among ``versions``: those with the driver's own version, which have to match each other."""
-    named = [upstream(versions[name]) for name in map(_plain, packages) if name in versions]
+    # A kernel's release can look like the version of a driver.
+    names = [name for name in map(_plain, packages) if name in versions and not name.startswith("kernel-")]
+    named = [upstream(versions[name]) for name in names]
     version = next((each for each in named if each), None)
     return {name: each for name, each in versions.items() if version and upstream(each) == version}
 
@@ -128,13 +130,11 @@ def _driver(receipt: dict[str, Any], state: str, run: Run, root: str, dry: bool)
     packages = [f"{name}={version}" for name, version in sorted(wanted.items())]
     packages += [name for name in map(_plain, stage["packages"]) if name not in wanted]
     lacking = {name: version for name, version in versions.items() if installed.get(name) != version}
-    debs = cached(lacking, root)
+    files = dnf_transaction.cached(lacking, root) if of_rpm(root) else cached(lacking, root)
     if not dry:
-        offer(list(debs.values()), run, root)
-        code, out, err = run(_simulation(packages))
-        if code != 0:
-            withdraw(root)
-            raise _unavailable(err.strip() or out.strip(), "nvidia_driver_version and run the playbook")
+        said = _rpms(packages, run, root) if of_rpm(root) else _debs(files, packages, run, root)
+        if said:
+            raise _unavailable(said, "nvidia_driver_version and run the playbook")
     now = receipts.read_json(receipts.receipt_path(state, "nvidia_driver")) or {}
     others = set(own(now.get("versions", {}), now.get("packages", {}))) | _came_since(state, root)
     obsolete = sorted(
@@ -142,7 +142,23 @@ def _driver(receipt: dict[str, Any], state: str, run: Run, root: str, dry: bool)
     )
     # No repository: what is kept is the only place that has to answer.
     extra = {"packages": packages, "obsolete": obsolete, "needed": True, "repository": None, "pin": None, "back": True}
-    return Way({**stage, **extra}, f"driver {next(iter(wanted.values()), stage['version'])}", sorted(debs))
+    return Way({**stage, **extra}, f"driver {next(iter(wanted.values()), stage['version'])}", sorted(files))
+
+
+def _debs(files: dict[str, str], packages: list[str], run: Run, root: str) -> str:
+    """Make apt a source of the files; what apt says where it finds no way to install the packages, else nothing."""
+    offer(list(files.values()), run, root)
+    code, out, err = run(_simulation(packages))
+    if code != 0:
+        withdraw(root)
+    return (err.strip() or out.strip()) if code != 0 else ""
+
+
+def _rpms(packages: list[str], run: Run, root: str) -> str:
+    """What dnf says where it finds no way to install the packages. The stream that they are of is enabled later."""
+    every_stream = f"--setopt={dnf_transaction.REPOSITORY}.module_hotfixes=True"
+    transaction = dnf_transaction.ask(run, packages, driver=True, back=True, root=root, more=[every_stream])
+    return "" if transaction.known else transaction.said
 
 
 def _came_since(state: str, root: str) -> set[str]:

@@ -40,6 +40,11 @@ options:
     type: list
     elements: str
     default: []
+  branch:
+    description: With dnf, a pattern of versions such as C(580.*). The packages are kept to it instead of to their installed versions,
+      and need not be installed. Empty is no pattern.
+    type: str
+    default: ""
   kernel:
     description: Whether the installed packages of the kernel are held too.
     type: bool
@@ -172,6 +177,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "packages": {"type": "list", "elements": "str", "default": []},
             "patterns": {"type": "list", "elements": "str", "default": []},
+            "branch": {"type": "str", "default": ""},
             "kernel": {"type": "bool", "default": False},
             "state": {"type": "str", "choices": ["held", "lifted", "absent"], "default": "held"},
             "lock_timeout": {"type": "int", "default": 600},
@@ -184,7 +190,7 @@ def main() -> None:
     try:
         plan = package_hold.plan(
             wanted["name"], wanted["packages"], wanted["patterns"],
-            kernel=wanted["kernel"], state=wanted["state"], root=root,
+            kernel=wanted["kernel"], state=wanted["state"], root=root, branch=wanted["branch"],
         )  # fmt: skip
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())

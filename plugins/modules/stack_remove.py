@@ -129,7 +129,13 @@ import os
 import platform
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import removal, removal_packages, removal_use
+from ansible_collections.gpufleet.stack.plugins.module_utils import (
+    commands,
+    initramfs,
+    removal,
+    removal_packages,
+    removal_use,
+)
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import STATE_DIR
 
@@ -150,13 +156,6 @@ def wish_of(module: AnsibleModule) -> removal.Wish:
     )
 
 
-def rebuild_images(module: AnsibleModule) -> None:
-    """Take our module settings out of the images that the kernel starts from."""
-    command = module.get_bin_path("update-initramfs")
-    if command is not None:
-        module.run_command([command, "-u", "-k", "all"], environ_update=ENVIRONMENT, check_rc=True)
-
-
 def remove(module: AnsibleModule, run: removal_packages.Run) -> removal.Plan:
     """Look, refuse, and where it is no dry run, remove."""
     manager = removal_packages.manager_of(run)
@@ -169,7 +168,8 @@ def remove(module: AnsibleModule, run: removal_packages.Run) -> removal.Plan:
     if not module.check_mode:
         removal.carry_out(plan, manager, run)
         if removal.changes_module_settings(plan):
-            rebuild_images(module)
+            # Our module settings are in the images that kernels start from, too.
+            initramfs.rebuild(commands.runner(module))
         removal.forget(plan)
     return plan
 

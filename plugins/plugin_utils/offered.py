@@ -16,6 +16,8 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.toolkit im
 
 Row = dict[str, Any]
 TRIED = ("Debian",)
+# Where packages of NVIDIA's repository were tried, by package manager; what stood in for what is in docs/support.md.
+REPOSITORY_TRIED = {"dnf": ("RedHat", "Rocky", "AlmaLinux")}
 LINUX_PACKAGE_MANAGERS = ("apt", "dnf")
 
 
@@ -71,16 +73,15 @@ def _driver_lacks(stage: Row, node: Row) -> str | None:
     """Why the role can't install this driver, or None where it can."""
     if stage["source"] == "runfile":
         return "the driver role does not run NVIDIA's installer, so far"
-    if node["package_manager"] != "apt":
-        return "the driver role installs with apt only, so far"
     if stage["source"] == "distro":
         return None if node["distribution"] in TRIED else "the role knows Debian's archive and NVIDIA's repository only"
     return _repository_lacks(stage["repository"], node)
 
 
 def _repository_lacks(repository: Row, node: Row) -> str | None:
-    if node["package_manager"] != "apt":
-        return "NVIDIA's repository is used with apt only, so far"
+    tried = REPOSITORY_TRIED.get(node["package_manager"], (node["distribution"],))
+    if node["distribution"] not in tried:
+        return f"packages of NVIDIA's repository were tried with {node['package_manager']} on {', '.join(tried)} only, so far"
     if repository["fingerprint"] is None:
         return (
             f"no document names the key of NVIDIA's repository {repository['name']}; "

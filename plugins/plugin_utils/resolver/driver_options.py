@@ -14,6 +14,8 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import at_
 
 # How much care NVIDIA gives to a branch, best first.
 _TYPES = ("LTS", "production", "new feature")
+# The package with dnf's plugin that holds others.
+VERSIONLOCK = "python3-dnf-plugin-versionlock"
 
 
 class Option(NamedTuple):
@@ -123,6 +125,19 @@ def packages(option: Option, fabric: bool = False) -> list[str]:
     """The package names, with the branch filled in; with the fabric manager's, which is a part of its own, if asked for."""
     names = [*option.row.get("packages", []), *((option.row["fabric_manager"] or []) if fabric else [])]
     return [filled(name, option) for name in names]
+
+
+def versioned(name: str, option: Option) -> str:
+    """With dnf a package's name says no branch, and an installed one of another branch would do: the version says it."""
+    if option.repository is None or not option.row["family"].startswith("dnf"):
+        return name
+    return f"{name}={version(option)}"
+
+
+def version(option: Option) -> str:
+    """The version that was asked for, else a pattern of those of the branch."""
+    asked = option.driver.version
+    return asked if "." in asked else f"{asked}.*"
 
 
 def filled(name: str, option: Option) -> str:

@@ -67,7 +67,10 @@ def plan(decision: Decision, choice: driver.Choice | None) -> Row:
 def _packages(decision: Decision, option: Option, own: list[str], others: list[Row]) -> list[str]:
     if option.source == "runfile":
         return []
-    return [headers.package(decision, option.row), *own, *(name for part in others for name in part["packages"])]
+    tied = {*own, *(name for part in others for name in part["tied"])}
+    names = [*own, *(name for part in others for name in part["packages"])]
+    named = [driver_options.versioned(name, option) if name in tied else name for name in names]
+    return [headers.package(decision, option.row), *named]
 
 
 def _match(decision: Decision, option: Option, own: list[str], tied: list[str]) -> Row | None:
@@ -106,11 +109,16 @@ def _repository(decision: Decision, option: Option) -> Row:
     row = option.row
     return {
         "repository": repository.description(decision, option.repository),
-        **{
-            name: driver_options.filled(row[name], option) if row[name] else None
-            for name in ("pin", "module_stream", "versionlock")
-        },
+        **{name: driver_options.filled(row[name], option) if row[name] else None for name in ("pin", "module_stream")},
+        "versionlock": driver_options.version(option) if row["versionlock"] else None,
+        **_holder(decision, option),
     }
+
+
+def _holder(decision: Decision, option: Option) -> Row:
+    """dnf can hold packages only with a plugin of its own."""
+    held = decision.wanted["gpufleet_hold"] and option.row["module_stream"]
+    return {"pin": driver_options.VERSIONLOCK} if held else {}
 
 
 def _reboot(decision: Decision, option: Option) -> bool | None:

@@ -13,10 +13,11 @@ import re
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import node
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
 
-_OF_ONE_KERNEL = {"apt": "linux-headers-{}", "dnf": "kernel-devel-{}", "dnf-modular": "kernel-devel-{}"}
+# dpkg has the kernel's release in the package's name, rpm has it without the architecture as the version.
+_OF_ONE_KERNEL = {"apt": "linux-headers-{0}", "dnf": "kernel-devel={1}", "dnf-modular": "kernel-devel={1}"}
 DEB_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _UBUNTU_KERNEL = re.compile(r"^\d+\.\d+\.\d+-\d+-([a-z][a-z0-9-]*)$")
-_EL_KERNEL = re.compile(r"\.el\d")
+_EL_KERNEL = re.compile(r"\.(?:el\d|amzn)\w*\.\w+$")
 
 
 def package(decision: Decision, row: Row) -> str:
@@ -31,7 +32,7 @@ def package(decision: Decision, row: Row) -> str:
     distribution = node.distribution(decision) or {}
     if distribution["family"] != "apt":
         # A kernel of another make (a container's host) has no headers in the distribution: the newest are taken.
-        return f"kernel-devel-{release}" if _EL_KERNEL.search(release) else "kernel-devel"
+        return f"kernel-devel={release.rpartition('.')[0]}" if _EL_KERNEL.search(release) else "kernel-devel"
     if distribution["name"] == "Debian":
         return f"linux-headers-{DEB_ARCHITECTURES[decision.architecture]}"
     flavour = _UBUNTU_KERNEL.match(release)
@@ -47,7 +48,7 @@ def lacking(decision: Decision) -> list[Row]:
     if name is None:
         return []
     return [
-        {"kernel": each["release"], "package": name.format(each["release"])}
+        {"kernel": each["release"], "package": name.format(each["release"], each["release"].rpartition(".")[0])}
         for each in decision.facts["node"]["kernels"]
         if each["image"] and not each["headers"]
     ]

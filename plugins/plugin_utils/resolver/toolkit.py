@@ -227,11 +227,18 @@ def _toolkit(decision: Decision, offer: Offer) -> Row:
     return {
         **row,
         "components": [],
-        "packages": [name],
+        "packages": [name, *_beside(decision)],
         "layout": "nvidia",
         "path": f"/usr/local/cuda-{offer.series}",  # NVIDIA's packages know no other place
         "repository": repository.description(decision, place),
     }
+
+
+def _beside(decision: Decision) -> list[str]:
+    """What NVIDIA's packages do not bring: with dnf the host compiler, and the plugin that holds packages."""
+    if (node.distribution(decision) or {})["family"] == "apt":
+        return []
+    return ["gcc-c++", *([driver_options.VERSIONLOCK] if decision.wanted["gpufleet_hold"] else [])]
 
 
 def _architectures(decision: Decision, offer: Offer) -> list[str]:

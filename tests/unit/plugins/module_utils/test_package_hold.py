@@ -123,3 +123,32 @@ def test_held_reads_the_files_of_dpkg_and_dnf(tmp_path: Path) -> None:
     assert package_hold.held(["cuda", "curl", "nvidia-driver"], str(tmp_path)) == {
         "cuda": False, "curl": True, "nvidia-driver": False,
     }  # fmt: skip
+
+
+def test_dnf_keeps_a_branch_that_is_not_installed_and_that_is_no_hold(tmp_path: Path) -> None:
+    rpm(tmp_path, "")
+    names = ["nvidia-driver-cuda", "kmod-nvidia-open-dkms"]
+    plan = package_hold.plan("driver_branch", names, [], branch="580.*", root=str(tmp_path))
+    text = plan.files[package_hold.VERSIONLOCK]
+    assert text.splitlines()[1:-1] == ["kmod-nvidia-open-dkms-580.*-*", "nvidia-driver-cuda-580.*-*"]
+    assert plan.missing == []
+    rpm(tmp_path, text)
+    assert package_hold.held(names, str(tmp_path)) == dict.fromkeys(names, False)
+    note(tmp_path, "driver_branch", sorted(names), [])
+    absent = package_hold.plan("driver_branch", [], [], state="absent", root=str(tmp_path))
+    assert absent.files[package_hold.VERSIONLOCK] == ""
+
+
+def test_a_pattern_of_versions_is_one(tmp_path: Path) -> None:
+    rpm(tmp_path, "")
+    with pytest.raises(GpufleetError) as caught:
+        package_hold.plan("driver", ["nvidia-driver"], [], branch="580\n!*", root=str(tmp_path))
+    assert caught.value.code == "GF-HOLD-NAME"
+
+
+def test_a_dpkg_on_a_distribution_of_rpm_holds_nothing(tmp_path: Path) -> None:
+    dpkg(tmp_path, PACKAGES)
+    assert package_hold.manager_of(str(tmp_path)) == "apt"
+    (tmp_path / "etc").mkdir(exist_ok=True)
+    (tmp_path / "etc/os-release").write_text('ID="rocky"\nID_LIKE="rhel centos fedora"\n')
+    assert package_hold.manager_of(str(tmp_path)) == "dnf"

@@ -242,3 +242,61 @@ def test_what_removal_left_is_no_state_to_go_back_to(tmp_path: Path) -> None:
     for former in (None, {**FORMER, "digest": "removed"}, {**FORMER, "stage": None}):
         rollback.keep_former(str(tmp_path), former, NOW)
     assert list(tmp_path.iterdir()) == []
+
+
+RPM_OLD, RPM_NEW = "3:570.211.01-1.el9", "3:580.178.04-1.el9"
+RPM_STAGE = {
+    "version": "570", "packages": ["kernel-devel=5.14.0-427.13.1.el9_4", "nvidia-driver-cuda=570.*"], "obsolete": [],
+    "wanted": True, "digest": "old", "module_stream": "nvidia-driver:570-open", "versionlock": None,
+}  # fmt: skip
+
+
+def el(root: Path, *, cached: bool) -> None:
+    """A node of the RHEL family on which 580 took the place of 570."""
+    (root / "etc").mkdir()
+    (root / "etc/os-release").write_text('ID="rocky"\nID_LIKE="rhel centos fedora"\n')
+    (root / ".gpufleet").mkdir()
+    now = {"nvidia-driver-cuda": RPM_NEW, "nvidia-driver-cuda-libs": RPM_NEW, "nvidia-new": RPM_NEW, "dkms": "3-1"}
+    (root / ".gpufleet/rpm.json").write_text(json.dumps(now))
+    versions = {
+        "kernel-devel": "5.14.0-427.13.1.el9_4", "nvidia-driver-cuda": RPM_OLD, "nvidia-driver-cuda-libs": RPM_OLD,
+    }  # fmt: skip
+    former = {
+        "role": "nvidia_driver", "digest": "old", "packages": {}, "versions": versions,
+        "stage": rollback.keepable("nvidia_driver", RPM_STAGE),
+    }  # fmt: skip
+    receipts.write_json(f"{root}{STATE}/former/nvidia_driver.json", former)
+    receipts.write_json(
+        f"{root}{STATE}/receipts/nvidia_driver.json", {"packages": {"nvidia-driver-cuda": RPM_NEW}, "versions": now}
+    )
+    if cached:
+        folder = root / "var/cache/dnf/gpufleet-nvidia-0/packages"
+        folder.mkdir(parents=True)
+        for name in ("nvidia-driver-cuda", "nvidia-driver-cuda-libs"):
+            (folder / f"{name}-570.211.01-1.el9.x86_64.rpm").touch()
+
+
+def test_with_dnf_the_files_of_its_cache_are_asked_about_past_the_streams(tmp_path: Path) -> None:
+    el(tmp_path, cached=True)
+    said: list[list[str]] = []
+
+    def run(command: list[str]) -> tuple[int, str, str]:
+        said.append(command)
+        return 1, "", "Operation aborted."
+
+    way = rollback.find("nvidia_driver", STATE, run, str(tmp_path))
+    assert way.stage["packages"] == [
+        f"nvidia-driver-cuda={RPM_OLD}", f"nvidia-driver-cuda-libs={RPM_OLD}", "kernel-devel",
+    ]  # fmt: skip
+    assert way.stage["module_stream"] == "nvidia-driver:570-open"
+    assert way.stage["obsolete"] == ["nvidia-new"]
+    assert way.cached == ["nvidia-driver-cuda", "nvidia-driver-cuda-libs"]
+    assert any(word.endswith("nvidia-driver-cuda-570.211.01-1.el9.x86_64.rpm") for word in said[0])
+    assert "--setopt=gpufleet-nvidia.module_hotfixes=True" in said[0]
+
+
+def test_with_dnf_what_cannot_be_had_any_more_is_said(tmp_path: Path) -> None:
+    el(tmp_path, cached=False)
+    with pytest.raises(GpufleetError) as caught:
+        rollback.find("nvidia_driver", STATE, lambda _command: (1, "", "Error: Unable to find a match"), str(tmp_path))
+    assert caught.value.code == "GF-ROLLBACK-UNAVAILABLE"

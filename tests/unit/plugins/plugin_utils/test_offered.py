@@ -39,6 +39,14 @@ def test_nvidias_repository_is_offered_with_its_key() -> None:
     assert repository["url"].endswith("/ubuntu2404/x86_64")
 
 
+@pytest.mark.parametrize(("name", "version"), [("RedHat", "8.10"), ("Rocky", "9.6"), ("AlmaLinux", "10.1")])
+def test_nvidias_repository_is_offered_to_the_rhel_family(name: str, version: str) -> None:
+    plan = checked(facts("a100", distribution=name, version=version), pytorch_version="auto")
+    assert plan["ok"], plan["conflicts"]
+    assert plan["stages"]["nvidia_driver"]["source"] == "nvidia"
+    assert plan["stages"]["cuda_toolkit"]["wanted"]
+
+
 def test_a_mirror_takes_the_place_of_the_public_address() -> None:
     node = facts("b200", distribution="Ubuntu", version="24.04")
     mirror = "https://mirror.example.org/cuda/"
@@ -59,7 +67,7 @@ def test_a_repository_without_a_known_key_is_refused() -> None:
     ("node", "wanted"),
     [
         (facts("a100", distribution="Ubuntu", version="22.04"), {"nvidia_driver_source": "distro"}),
-        (facts("a100", distribution="Rocky", version="9.4"), {}),
+        (facts("a100", distribution="Amazon", version="2023"), {}),
         (facts("a100"), {"nvidia_driver_source": "runfile"}),
     ],
 )

@@ -46,7 +46,7 @@ def test_arm_servers_have_a_directory_of_their_own() -> None:
         ("Ubuntu", "24.04", "6.8.0-45-generic", "linux-headers-generic"),
         ("Ubuntu", "24.04", "6.8.0-1015-aws", "linux-headers-aws"),
         ("Ubuntu", "24.04", "6.18.7", "linux-headers-generic"),
-        ("Rocky", "9.4", "5.14.0-427.13.1.el9_4.x86_64", "kernel-devel-5.14.0-427.13.1.el9_4.x86_64"),
+        ("Rocky", "9.4", "5.14.0-427.13.1.el9_4.x86_64", "kernel-devel=5.14.0-427.13.1.el9_4"),
         ("Rocky", "9.4", "6.18.7", "kernel-devel"),
     ],
 )
@@ -142,3 +142,37 @@ def test_the_packages_of_the_other_drivers_are_obsolete() -> None:
     assert {"libnvidia-tesla-535-cuda1", "nvidia-tesla-535-alternative"} <= set(newer["obsolete"])
     for stage in (newer, older):
         assert not set(stage["obsolete"]) & set(stage["packages"])
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted", "expected"),
+    [
+        ("9.6", {"nvidia_driver_version": "570"}, ("nvidia-driver:570-open", None, None, "nvidia-driver-cuda=570.*")),
+        ("8.10", {"nvidia_driver_version": "570", "gpufleet_hold": True},
+         ("nvidia-driver:570-open", None, "python3-dnf-plugin-versionlock", "nvidia-driver-cuda=570.*")),
+        ("10.1", {"nvidia_driver_version": "580"},
+         (None, "580.*", "python3-dnf-plugin-versionlock", "nvidia-driver-cuda=580.*")),
+        ("10.1", {"nvidia_driver_version": "580.95.05"},
+         (None, "580.95.05", "python3-dnf-plugin-versionlock", "nvidia-driver-cuda=580.95.05")),
+    ],
+)  # fmt: skip
+def test_dnf_is_kept_to_a_branch_by_a_stream_or_by_its_plugin(
+    version: str, wanted: dict[str, Any], expected: tuple[str | None, ...]
+) -> None:
+    stage = stages(facts("a100", distribution="Rocky", version=version), **wanted)["nvidia_driver"]
+    assert (stage["module_stream"], stage["versionlock"], stage["pin"], stage["packages"][1]) == expected
+    assert all("=" not in name for name in stage["hold"])
+
+
+def test_the_rhel_familys_own_archive_has_no_driver() -> None:
+    wanted = {"pytorch_version": "auto", "nvidia_driver_source": "distro"}
+    plan = resolve(facts("a100", distribution="AlmaLinux", version="9.6"), wanted, catalog.load())
+    assert [each["code"] for each in plan["conflicts"]] == ["GF-DRIVER-SOURCE"]
+    assert {"nvidia_driver_source": "auto"} in plan["conflicts"][0]["fixes"]
+
+
+def test_with_dnf_a_toolkit_brings_the_compiler_that_nvidia_leaves_out() -> None:
+    node = facts("a100", distribution="Rocky", version="9.6")
+    toolkit = stages(node, cuda_toolkit_version="12.6", gpufleet_hold=True)["cuda_toolkit"]
+    assert toolkit["toolkits"][0]["packages"] == ["cuda-toolkit-12-6", "gcc-c++", "python3-dnf-plugin-versionlock"]
+    assert toolkit["hold"] == ["cuda-toolkit-12-6"]
