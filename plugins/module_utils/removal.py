@@ -255,10 +255,12 @@ def _plan_files(plan: Plan, receipt: dict[str, Any]) -> None:
 
 def _unedited(wish: Wish, path: str, digest: str | None) -> bool:
     inside = within(wish.root, path)
+    if path == STREAM_FILE:
+        return True  # going back changes it too, and nobody else's packages are of that module
     if digest is not None:
         return receipts.file_digest(inside) == digest
     # A role that was cut off left no digest: what bears our name or begins with our words is ours.
-    if os.path.basename(path).startswith("gpufleet-") or path in (STREAM_FILE, *vendor_repository.KEY_FILES.values()):
+    if os.path.basename(path).startswith("gpufleet-") or path in vendor_repository.KEY_FILES.values():
         return True
     try:
         with open(inside, encoding="utf-8", errors="replace") as stream:
@@ -480,10 +482,12 @@ def carry_out(plan: Plan, manager: Manager, run: Run) -> None:
             trees.remove(within(root, path))
     for path in plan.trees:
         _remove_tree(within(root, path))
+    keys = vendor_repository.imported_keys(root)
     for path in plan.files:
         trees.remove(within(root, path))
     if set(plan.files) & set(vendor_repository.SOURCE_FILES.values()):
         vendor_repository.restore(root)
+        manager.distrust(keys)
     if any(path.startswith(UNITS) for path in [*plan.files, *plan.links]) and os.path.isdir(within(root, RUNNING)):
         do(run, ["systemctl", "daemon-reload"], "systemctl daemon-reload")
     if any(path.startswith(PROFILE_DIRECTORY) for path in plan.files):

@@ -16,7 +16,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import receipts
-from ansible_collections.gpufleet.stack.plugins.module_utils.packages import dpkg_entries, installed_versions, present
+from ansible_collections.gpufleet.stack.plugins.module_utils.packages import (
+    dpkg_entries,
+    installed_versions,
+    of_rpm,
+    present,
+)
 
 EXTENDED_STATES = "var/lib/apt/extended_states"
 KINDS = ("files", "links", "trees")
@@ -34,6 +39,8 @@ def within(root: str, path: str) -> str:
 
 def automatic_packages(root: str = "/") -> set[str]:
     """Packages that apt installed for others' sake only; every other one somebody asked for."""
+    if of_rpm(root):
+        return set()
     try:
         with open(os.path.join(root, EXTENDED_STATES), encoding="utf-8", errors="replace") as stream:
             text = stream.read()

@@ -52,6 +52,9 @@ class Manager(Protocol):
     def mark_automatic(self, names: list[str]) -> None:
         """Let these count again as installed for others' sake."""
 
+    def distrust(self, fingerprints: list[str]) -> None:
+        """Forget keys that the package manager took over from a repository's entry."""
+
 
 def _names(clause: str) -> tuple[str, ...]:
     return tuple(item.split("(")[0].split(":")[0].strip() for item in clause.split("|") if item.strip())
@@ -152,6 +155,9 @@ class Apt:
         """Let these count again as installed for others' sake."""
         do(self.run, ["apt-mark", "auto", *names], "apt-mark auto")
 
+    def distrust(self, fingerprints: list[str]) -> None:
+        """apt takes over no key: it reads the file that an entry names."""
+
     def _command(self) -> list[str]:
         # A site may have set AutomaticRemove: what we did not add is not ours to clean up.
         options = ["APT::Get::AutomaticRemove=false", f"DPkg::Lock::Timeout={LOCK_SECONDS}"]
@@ -207,6 +213,14 @@ class Rpm:
 
     def mark_automatic(self, names: list[str]) -> None:
         """dnf leaves alone why a package was installed when it is asked for once more."""
+
+    def distrust(self, fingerprints: list[str]) -> None:
+        """Take these keys out of rpm's database, where each is a package named by the end of its fingerprint."""
+        _code, out, _err = self.run(["rpm", "-q", "gpg-pubkey", "--qf", "%{NAME}-%{VERSION}-%{RELEASE}\\n"])
+        ends = tuple(f"gpg-pubkey-{fingerprint[-8:].lower()}-" for fingerprint in fingerprints)
+        for name in out.split():
+            if name.startswith(ends):
+                do(self.run, ["rpm", "-e", name], "rpm -e")
 
 
 def do(run: Run, command: list[str], doing: str) -> str:

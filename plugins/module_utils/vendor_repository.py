@@ -192,6 +192,24 @@ def _remember(changes: list[Change], note: str) -> None:
         receipts.write_json(note, known)
 
 
+def note_key(root: str = "/") -> None:
+    """Remember that rpm trusted the key already when we came: removal leaves it there."""
+    note = os.path.join(root, NOTE)
+    known: dict[str, Any] = receipts.read_json(note) or {"schema": 1, "files": {}}
+    receipts.write_json(note, {**known, "key_before": True})
+
+
+def imported_keys(root: str = "/") -> list[str]:
+    """Fingerprints of the keys that rpm took over from our entry, and from nobody before us."""
+    data = content(root, KEY_FILES["dnf"])
+    if data is None or (receipts.read_json(os.path.join(root, NOTE)) or {}).get("key_before"):
+        return []
+    try:
+        return [key.fingerprint for key in openpgp.keys(data)]
+    except ValueError:
+        return []
+
+
 def restore(root: str = "/", dry: bool = False) -> list[Change]:
     """Put back what others' files were, where nobody changed them since; answers what was changed."""
     known = receipts.read_json(os.path.join(root, NOTE)) or {"files": {}}

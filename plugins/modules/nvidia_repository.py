@@ -95,7 +95,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpufleet.stack.plugins.module_utils import apt_locks, commands, vendor_repository
+from ansible_collections.gpufleet.stack.plugins.module_utils import apt_locks, commands, dnf_locks, vendor_repository
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.vendor_repository import Change, Wish
 
@@ -104,7 +104,7 @@ REFRESH = {
     # Only our own entry: another repository's faults are not ours to report.
     "apt": ["apt-get", "update", "-q", "-o", "Dir::Etc::SourceList={file}", "-o", "Dir::Etc::SourceParts=/dev/null",
             "-o", "APT::Get::List-Cleanup=0", "-o", "Acquire::Retries=2"],
-    "dnf": ["dnf", "-q", "-y", "--disablerepo=*", "--enablerepo=gpufleet-nvidia", "makecache"],
+    "dnf": ["dnf", "-q", "-y", "--refresh", "--disablerepo=*", "--enablerepo=gpufleet-nvidia", "makecache"],
 }  # fmt: skip
 
 
@@ -164,10 +164,21 @@ def converge(module: AnsibleModule) -> list[Change]:
     wish = wanted(module)
     changes = vendor_repository.plan(wish, fetch, root, module.check_mode)
     if changes and not module.check_mode:
-        if wish.family == "apt":
-            apt_locks.wait(module.params["lock_timeout"], root)
+        wait = {"apt": apt_locks.wait, "dnf": dnf_locks.wait}[wish.family]
+        wait(module.params["lock_timeout"], root)
+        trusted = any(change.path == wish.key_file for change in changes) and is_trusted(module, wish)
         vendor_repository.carry_out(changes, lambda: refresh(module, wish) if root == "/" else None, root)
+        if trusted:
+            vendor_repository.note_key(root)
     return changes
+
+
+def is_trusted(module: AnsibleModule, wish: Wish) -> bool:
+    """Whether rpm has the key already, as it takes it over from any repository's entry."""
+    if wish.family != "dnf":
+        return False
+    code, _out, _err = commands.runner(module)(["rpm", "-q", f"gpg-pubkey-{wish.fingerprint[-8:].lower()}"])
+    return code == 0
 
 
 def difference(change: Change) -> dict[str, str]:

@@ -210,3 +210,17 @@ def test_rpm_that_refuses_stops_the_removal() -> None:
 def test_the_node_decides_on_the_manager(tmp_path: Path) -> None:
     assert isinstance(removal_packages.manager_of(FakeRpm(), str(tmp_path)), Rpm)
     assert isinstance(removal_packages.manager_of(FakeRpm(), str(node(tmp_path, stanza("base")))), Apt)
+
+
+def test_rpm_forgets_the_keys_of_a_repository_and_no_other() -> None:
+    said: list[list[str]] = []
+
+    def run(command: list[str]) -> tuple[int, str, str]:
+        said.append(command)
+        return 0, "gpg-pubkey-d42d0685-62589a51\ngpg-pubkey-486f8221-6b06b0e9\n", ""
+
+    Rpm(run).distrust(["610C7B14E068A878070DA4E99CD0A493D42D0685"])
+    assert said[1:] == [["rpm", "-e", "gpg-pubkey-d42d0685-62589a51"]]
+    said.clear()
+    Rpm(run).distrust([])
+    assert said[1:] == []
