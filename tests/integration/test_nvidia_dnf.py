@@ -156,7 +156,9 @@ def test_a_node_without_a_driver_is_as_before_where_the_module_does_not_compile(
 
 
 def test_a_branch_is_installed_and_the_former_entry_makes_way(vendor: Vendor) -> None:
-    vendor.sh(f"printf '[cuda-rhel9]\\nname=cuda\\nbaseurl={vendor.base}/rhel9/x86_64\\nenabled=1\\ngpgcheck=0\\n' > {LIST}")
+    vendor.sh(
+        f"printf '[cuda-rhel9]\\nname=cuda\\nbaseurl={vendor.base}/rhel9/x86_64\\nenabled=1\\ngpgcheck=0\\n' > {LIST}"
+    )
     run = vendor.play(nvidia_driver_version="570")
     assert run.rc == 0, run.stdout
     assert modules(vendor) == ["570.211.01", "Dual MIT/GPL"]
@@ -220,7 +222,10 @@ def test_going_back_and_forth_downloads_nothing(vendor: Vendor) -> None:
 def test_a_toolkit_stands_in_its_own_place_and_brings_no_driver(vendor: Vendor) -> None:
     before = modules(vendor)
     run = vendor.play(
-        "nvidia_driver,cuda_toolkit", nvidia_driver_version="590", nvidia_driver_flavour="open", cuda_toolkit_version="12.6"
+        "nvidia_driver,cuda_toolkit",
+        nvidia_driver_version="590",
+        nvidia_driver_flavour="open",
+        cuda_toolkit_version="12.6",
     )
     assert run.rc == 0, run.stdout
     assert modules(vendor) == before
