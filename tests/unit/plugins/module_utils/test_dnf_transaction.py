@@ -202,3 +202,30 @@ def test_going_back_needs_no_repository_where_the_cache_has_everything(tmp_path:
         dnf = Dnf((1, recorded("back"), ABORTED))
         dnf_transaction.ask(dnf, packages, driver=True, back=True, root=str(tmp_path))
         assert ("--cacheonly" in dnf.commands[0]) is offline
+
+
+def test_headers_that_are_there_or_can_be_had_are_told_from_the_others() -> None:
+    wanted = {
+        "5.14.0-427.el9.x86_64": "kernel-devel=5.14.0-427.el9",
+        "5.14.0-570.el9.x86_64": "kernel-devel=5.14.0-570.el9",
+        "5.14.0-100.el9.x86_64": "kernel-devel=5.14.0-100.el9",
+    }
+    answers = [(0, "kernel-devel=5.14.0-570.el9\n\n", ""), (0, "kernel-devel=5.14.0-427.el9\n", "")]
+    for running, code in (("5.14.0-570.el9.x86_64", None), ("5.14.0-100.el9.x86_64", "GF-HEADERS-MISSING")):
+        dnf = Dnf(*answers)
+        if code is None:
+            found = package_transaction.headers(dnf, wanted, running, dnf_transaction.available)
+            assert found == (list(wanted.values())[:2], ["5.14.0-100.el9.x86_64"])
+            continue
+        with pytest.raises(GpufleetError) as caught:
+            package_transaction.headers(dnf, wanted, running, dnf_transaction.available)
+        assert caught.value.code == code
+
+
+def test_what_has_no_use_any_more_goes_and_what_is_needed_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ansible_collections.gpufleet.stack.plugins.module_utils.removal_packages.rpm_versions",
+                        lambda _root: {"dkms": "3-1", "nvidia-old": "1-1"})  # fmt: skip
+    needed = "error: Failed dependencies:\n\tdkms is needed by (installed) zfs-dkms-2-1.noarch\n"
+    dnf = Dnf((1, "", needed), (0, "dkms\n", ""), (0, "", ""), (0, "", ""))
+    assert dnf_transaction.drop(dnf, ["dkms", "nvidia-old", "never-there"]) == ["nvidia-old"]
+    assert dnf.commands[-1][-1] == "nvidia-old"

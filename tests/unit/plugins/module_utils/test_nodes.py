@@ -123,6 +123,12 @@ SHOWS: dict[str, dict[str, Any]] = {
         "gpu.driver.source": "nvidia",
         "gpu.count": 4,
     },
+    "rhel8-v100-x2": {
+        "node.distribution": "RedHat",
+        "gpu.driver.installed_version": None,
+        "gpu.kernel.release": "4.18.0-553.el8_10.x86_64",
+        "gpu.devices.1.architecture": "Volta",
+    },
     "rocky9-l40s-x4": {
         "node.distribution": "Rocky",
         "node.package_manager": "dnf",

@@ -119,3 +119,25 @@ def test_rpm_is_not_started_without_a_database(rpm: Path) -> None:
     (rpm / "var/lib/rpm/rpmdb.sqlite").unlink()
     assert packages.installed_versions(None, str(rpm)) == {}
     assert not (rpm / "calls").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', True),
+        ("ID=fedora\n", True),
+        ('ID="amzn"\nID_LIKE="fedora"\n', True),
+        ('ID="sles"\nID_LIKE="suse"\n', True),
+        ('ID=ubuntu\nID_LIKE=debian\nNAME="not rhel"\n', False),
+        (None, False),
+    ],
+)
+def test_a_dpkg_counts_only_where_it_is_the_distributions_own(
+    tmp_path: Path, fields: str | None, expected: bool
+) -> None:
+    root = dpkg(tmp_path)
+    if fields:
+        (tmp_path / "etc").mkdir()
+        (tmp_path / "etc/os-release").write_text(fields)
+    assert packages.of_rpm(root) is expected
+    assert bool(packages.dpkg_entries(root)) is not expected

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.stack.plugins.module_utils import login_environment, receipts, removal
+from ansible_collections.gpufleet.stack.plugins.module_utils import (
+    login_environment,
+    openpgp,
+    receipts,
+    removal,
+    vendor_repository,
+)
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.removal import STAGES, Plan, Wish
 from ansible_collections.gpufleet.stack.plugins.module_utils.shell_syntax import SYNTAXES
@@ -29,6 +35,7 @@ class Packages:
         self.node = node
         self.needs = needs
         self.automatic: list[str] = []
+        self.distrusted: list[str] = []
 
     def present(self, names: Iterable[str]) -> dict[str, str]:
         return {name: "1" for name in names if name in self.node.packages}
@@ -44,6 +51,9 @@ class Packages:
 
     def mark_automatic(self, names: list[str]) -> None:
         self.automatic += names
+
+    def distrust(self, fingerprints: list[str]) -> None:
+        self.distrusted += fingerprints
 
 
 class Node:
@@ -455,3 +465,25 @@ def test_a_cache_that_other_nodes_may_use_stays(full: Node) -> None:
     full.receipt("pytorch", trees=[ENVIRONMENT], before={"trees": {}})
     assert full.remove(cache_dir="/srv/cache").kept["/srv/cache"].startswith("other nodes may use it (lustre)")
     assert full.at("/srv/cache/wheel").exists()
+
+
+# The whole fingerprint of a key is read from the key itself; this one is of no use to anybody.
+KEY = Path(__file__).parents[3] / "fixtures/dnf/key.asc"
+
+
+@pytest.mark.parametrize("trusted_before", [False, True])
+def test_with_dnf_the_stream_is_reset_and_the_key_leaves_rpm(node: Node, trusted_before: bool) -> None:
+    key = node.write(vendor_repository.KEY_FILES["dnf"], KEY.read_text())
+    source = node.write(vendor_repository.SOURCE_FILES["dnf"], "[gpufleet-nvidia]\n")
+    stream = node.write(removal.STREAM_FILE, "[nvidia-driver]\nstream=570-open\nstate=enabled\n")
+    node.receipt("nvidia_driver", files=[key, source, stream])
+    # Going back, or a stream switched by hand, changes that file.
+    node.write(removal.STREAM_FILE, "[nvidia-driver]\nstream=580-open\nstate=enabled\n")
+    if trusted_before:
+        vendor_repository.note_key(str(node.root))
+    packages = Packages(node)
+    node.remove("nvidia_driver", packages=packages)
+    assert not node.at(stream).exists()
+    assert not node.at(key).exists()
+    fingerprint = openpgp.keys(KEY.read_bytes())[0].fingerprint
+    assert packages.distrusted == ([] if trusted_before else [fingerprint])
