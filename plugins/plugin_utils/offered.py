@@ -117,7 +117,12 @@ def _check_toolkit(plan: Row, node: Row, wanted: Row) -> None:
 
 def _check_cudnn(plan: Row, node: Row) -> None:
     for each in plan["stages"]["cudnn"]["cudnns"]:
-        reason = _repository_lacks(each["repository"], node) if each["source"] == "nvidia" else None
+        if each["source"] != "nvidia":
+            continue
+        with_apt = node["package_manager"] == "apt"
+        reason = (
+            _repository_lacks(each["repository"], node) if with_apt else "the role installs them with apt only, so far"
+        )
         if reason is not None:
             _refuse(
                 plan, f"installing cuDNN {each['version']} from NVIDIA's packages", reason, ["cudnn_source: wheels"]
