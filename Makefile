@@ -1,9 +1,9 @@
 # make site                      this machine becomes a verified PyTorch machine
 # make site ARGS="-i X -K"       the same across an inventory; ARGS go to ansible-playbook
 # make test                      everything that continuous integration runs
-# make test-all                  the same, and what takes longer (make releases: drivers on Debian 13; make scenarios)
+# make test-all                  the same, and what takes longer (make releases, make scenarios, make compat)
 # make scenarios NAMES="..."     Molecule's thin scenarios, all or those that are named
-# make lint|unit|torch|sanity|molecule one part of it;  make build: the collection's archive;  make clean
+# make lint|unit|torch|sanity|compat|molecule one part of it;  make build: the collection's archive;  make clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -25,7 +25,7 @@ BIN := $(VENV)/bin
 REPORTS := .cache/reports
 MOLECULE_ENV = PATH="$(CURDIR)/$(BIN):$$PATH" ANSIBLE_HOST_PATTERN_MISMATCH=error PROJECT_ROOT="$(CURDIR)"
 
-.PHONY: help site test test-all releases lint unit torch sanity molecule integration scenarios nodes-down packages build clean
+.PHONY: help site test test-all releases compat lint unit torch sanity molecule integration scenarios nodes-down packages build clean
 help:
 	@sed -n '/^# make/{s/^# //;p}' Makefile
 
@@ -87,7 +87,7 @@ test:
 	@exec tests/tools/steps packages lint unit torch sanity molecule
 
 test-all:
-	@exec tests/tools/steps packages lint unit torch sanity molecule releases scenarios
+	@exec tests/tools/steps packages lint unit torch sanity compat molecule releases scenarios
 
 packages:
 	@exec tests/tools/packages
@@ -108,6 +108,11 @@ unit: $(VENV)/test.stamp
 torch: $(VENV)/test.stamp
 	@mkdir -p $(REPORTS)
 	$(BIN)/python -m pytest tests/with_torch --junitxml=$(REPORTS)/torch.xml $(ARGS)
+
+# Every ansible-core that is promised, and every Python of a node that this machine has.
+compat: $(VENV)/test.stamp
+	@mkdir -p $(REPORTS)
+	$(BIN)/python -m pytest tests/compat --junitxml=$(REPORTS)/compat.xml $(ARGS)
 
 sanity: $(VENV)/test.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" exec tests/tools/sanity
