@@ -27,6 +27,7 @@ KEPT = {
     "nvidia_driver": (
         "version", "source", "flavour", "components", "packages", "obsolete", "blacklist", "kernel_release", "sysroot",
         "hold", "hold_kernel", "reboot", "digest", "wanted", "parts", "match", "module_stream", "versionlock",
+        "modules",
     ),
     "cuda_toolkit": ("default", "toolkits", "profile", "modulefiles", "hold", "digest", "wanted"),
 }  # fmt: skip

@@ -30,6 +30,12 @@ options:
     description: Build the module with DKMS for kernels that have headers and lack it.
     type: bool
     default: false
+  precompiled:
+    description:
+      - The modules come built from the distribution, for some kernels. The newest kernel that can be booted must have one, whether
+        a kernel has headers says nothing.
+    type: bool
+    default: false
   load:
     description: Load the driver where that is possible. Leave it off on a node without a GPU.
     type: bool
@@ -111,7 +117,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import commands, driver_state
+from ansible_collections.gpufleet.stack.plugins.module_utils import commands, driver_precompiled, driver_state
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 
@@ -137,6 +143,7 @@ def main() -> None:
         argument_spec={
             "build": {"type": "bool", "default": False},
             "load": {"type": "bool", "default": False},
+            "precompiled": {"type": "bool", "default": False},
             "rebooted": {"type": "bool", "default": False},
             "wanted": {"type": "str", "default": ""},
         },
@@ -145,6 +152,8 @@ def main() -> None:
     run = commands.runner(module)
     libraries = driver_state.library_versions()
     kernels = driver_state.kernels()
+    if module.params["precompiled"]:
+        kernels = driver_precompiled.without_dkms(kernels)
     loaded = driver_state.loaded_modules()
     result: dict[str, Any] = {
         "kernels": kernels,
@@ -164,6 +173,8 @@ def main() -> None:
         driver_state.measure_dkms(kernels, run)
         if module.params["build"]:
             result["built"], failed = driver_state.build(kernels, run, os.uname().release)
+        if module.params["precompiled"]:
+            driver_precompiled.check(kernels)
         driver_state.measure_versions(kernels, run)
         version = driver_state.check(kernels, libraries, without=failed)
         result["lacking"] = lacking(kernels, failed)

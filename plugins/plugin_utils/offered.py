@@ -18,6 +18,8 @@ Row = dict[str, Any]
 TRIED = ("Debian",)
 # Where packages of NVIDIA's repository were tried, by package manager; what stood in for what is in docs/support.md.
 REPOSITORY_TRIED = {"dnf": ("RedHat", "Rocky", "AlmaLinux")}
+# Whose own drivers and toolkits the roles install; on Ubuntu a stand-in was tried (docs/support.md).
+ARCHIVES = ("Debian", "Ubuntu")
 LINUX_PACKAGE_MANAGERS = ("apt", "dnf")
 
 
@@ -74,8 +76,14 @@ def _driver_lacks(stage: Row, node: Row) -> str | None:
     if stage["source"] == "runfile":
         return "the driver role does not run NVIDIA's installer, so far"
     if stage["source"] == "distro":
-        return None if node["distribution"] in TRIED else "the role knows Debian's archive and NVIDIA's repository only"
+        return _archive_lacks(node)
     return _repository_lacks(stage["repository"], node)
+
+
+def _archive_lacks(node: Row) -> str | None:
+    if node["distribution"] in ARCHIVES:
+        return None
+    return f"of the distributions' own archives the role knows those of {' and '.join(ARCHIVES)}"
 
 
 def _repository_lacks(repository: Row, node: Row) -> str | None:
@@ -135,7 +143,7 @@ def _toolkit_lacks(toolkit: Row, node: Row) -> str | None:
     if toolkit["source"] == "wheels":
         return None
     if toolkit["source"] == "distro":
-        return None if node["distribution"] in TRIED else "the role knows Debian's archive and NVIDIA's repository only"
+        return _archive_lacks(node)
     return _repository_lacks(toolkit["repository"], node)
 
 

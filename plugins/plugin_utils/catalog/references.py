@@ -80,6 +80,9 @@ def _distributions(catalog: Catalog) -> Iterator[Problem]:
             yield _problem("driver.archive", row, "branch", f"{row['branch']} has no row in driver.branches")
         if (row["distribution"], row["version"]) not in known:
             yield _problem("driver.archive", row, "distribution", "has no row in distro.distributions")
+    for row in catalog["driver"]["precompiled"]:
+        if (row["distribution"], row["version"]) not in known:
+            yield _problem("driver.precompiled", row, "distribution", "has no row in distro.distributions")
     for row in catalog["distro"]["distributions"]:
         if row["repository"] is not None and row["repository"] not in repositories:
             yield _problem("distro.distributions", row, "repository", f"{row['repository']} is no known repository")

@@ -142,6 +142,16 @@ TABLES: dict[str, Table] = {
             "disk_mib": "number?",
         },
     ),
+    "driver.precompiled": Table(
+        ("distribution", "version"),
+        {
+            "distribution": "text",
+            "version": "version",
+            "kernel": "version",
+            "architectures": "architectures",
+            "flavours": "texts",
+        },
+    ),
     "repository.keys": Table(("name",), {"name": "text", "file": "text", "fingerprint": "text"}),
     "repository.retired_keys": Table(("name",), {"name": "text", "file": "text", "fingerprint": "text"}),
     "repository.repositories": Table(

@@ -147,6 +147,11 @@ def _other_driver(decision: Decision, _about: Row) -> Iterator[Row]:
     yield _NO_DRIVER
 
 
+def _other_modules(_decision: Decision, _about: Row) -> Iterator[Row]:
+    yield {"nvidia_driver_modules": "auto"}
+    yield {"nvidia_driver_modules": "auto", "nvidia_driver_source": "auto"}
+
+
 def _listed(decision: Decision, name: str, old: str, new: str) -> Row:
     wish: Any = decision.wanted[name]
     return {name: [new if each == old else each for each in wish] if isinstance(wish, list) else new}
@@ -198,6 +203,7 @@ _MAKERS: dict[str, Callable[[Decision, Row], Iterator[Row]]] = {
     "GF-DRIVER-FLAVOUR": _other_driver,
     "GF-DRIVER-SOURCE": _other_driver,
     "GF-DRIVER-FABRIC": _other_driver,
+    "GF-DRIVER-PRECOMPILED": _other_modules,
     "GF-DRIVER-FOREIGN": _other_driver,
     "GF-DRIVER-PART": _parts,
     "GF-DRIVER-HOST": _own_gpus_alone,

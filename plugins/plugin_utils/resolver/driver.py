@@ -14,6 +14,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
     driver_conflicts,
     driver_options,
     gpus,
+    kernels,
     parts,
 )
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
@@ -217,12 +218,18 @@ def _with_parts(decision: Decision, option: Option) -> Option | None:
     return None if parts.lacking(decision, option) else option
 
 
+def _built_as_wished(decision: Decision, option: Option) -> Option | None:
+    asked = decision.wanted["nvidia_driver_modules"] == "precompiled"
+    return None if asked and kernels.lacks_precompiled(decision, option) else option
+
+
 _TESTS = (
     (_of_version, driver_conflicts.no_version),
     (_serving, driver_conflicts.unserved),
     (_of_flavour, driver_conflicts.no_flavour),
     (_with_fabric, driver_conflicts.no_fabric),
     (_with_parts, driver_conflicts.no_parts),
+    (_built_as_wished, driver_conflicts.no_precompiled),
 )
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import gpus, parts
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import gpus, kernels, parts
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.driver_options import Option
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.fit import Driver
@@ -114,3 +114,16 @@ def no_fabric(decision: Decision, options: list[Option]) -> None:
 def no_parts(decision: Decision, options: list[Option]) -> None:
     """What was asked for besides is in NVIDIA's repository, and the driver is not."""
     parts.conflict(decision, parts.lacking(decision, options[0]), options[0])
+
+
+def no_precompiled(decision: Decision, options: list[Option]) -> None:
+    """Modules that somebody else built were asked for, and nobody builds any for this node."""
+    reasons = dict.fromkeys(
+        f"{option.driver.version}: {kernels.lacks_precompiled(decision, option)}" for option in options
+    )
+    decision.conflict(
+        "GF-DRIVER-PRECOMPILED",
+        "no driver for this node comes with modules that are built already",
+        [*reasons],
+        ["nvidia_driver_modules: dkms builds them on the node"],
+    )

@@ -10,6 +10,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
     driver_options,
     gpus,
     headers,
+    kernels,
     node,
     parts,
     repository,
@@ -22,7 +23,7 @@ EMPTY: Row = {
     "version": None, "source": None, "flavour": None, "components": [], "packages": [], "obsolete": [], "blacklist": [],
     "kernel_release": None, "sysroot": "/", "repository": None, "pin": None, "module_stream": None, "versionlock": None,
     "download_mib": None, "disk_mib": None, "reboot": False, "hold": [], "hold_kernel": False,
-    "headers": [], "parts": [], "match": None,
+    "headers": [], "parts": [], "match": None, "modules": None,
 }  # fmt: skip
 
 
@@ -34,21 +35,28 @@ def plan(decision: Decision, choice: driver.Choice | None) -> Row:
         pending = bool(decision.devices and choice.driver and decision.facts["gpu"]["reboot_needed"])
         return nothing(choice.why, **{**EMPTY, "reboot": pending})
     option = choice.option
-    own, others = driver_options.packages(option), parts.plan(decision, option)
+    way, reason = kernels.modules(decision, option)
+    own, others = _own(decision, option, way), parts.plan(decision, option)
     tied = [name for part in others for name in part["tied"]]
     decision.uses(f"the packages of driver {option.driver.version}", option.row)
-    _check_secure_boot(decision)
+    if way == "dkms":  # Ubuntu signed the others
+        _check_secure_boot(decision)
     return {
         **EMPTY,
         "wanted": True,
-        "why": [choice.why, f"{option.flavour} kernel modules: {_flavour_reason(decision, option)}"],
+        "why": [
+            choice.why,
+            f"{option.flavour} kernel modules: {_flavour_reason(decision, option)}",
+            _built(way, reason),
+        ],
         "version": option.branch["branch"] if option.source == "distro" else option.driver.version,
         "source": option.source,
         "flavour": option.flavour,
         "components": option.row.get("components", []),
-        "packages": _packages(decision, option, own, others),
-        "headers": headers.lacking(decision),
-        "obsolete": _obsolete(decision, option),
+        "modules": way,
+        "packages": _packages(decision, option, way, own, others),
+        "headers": headers.lacking(decision) if way == "dkms" else [],
+        "obsolete": _obsolete(decision, option, way),
         "blacklist": decision.catalog["driver"]["competitors"]["modules"],
         "kernel_release": decision.facts["gpu"]["kernel"]["release"],
         "sysroot": decision.wanted["gpufleet_gpu_sysroot"],
@@ -64,13 +72,24 @@ def plan(decision: Decision, choice: driver.Choice | None) -> Row:
     }
 
 
-def _packages(decision: Decision, option: Option, own: list[str], others: list[Row]) -> list[str]:
+def _built(way: str, reason: str) -> str:
+    return f"modules {'built on the node (DKMS)' if way == 'dkms' else 'that are built already'}: {reason}"
+
+
+def _own(decision: Decision, option: Option, way: str) -> list[str]:
+    """The driver's packages without the headers, with the modules as they come."""
+    names = driver_options.packages(option)
+    return names if way == "dkms" else kernels.with_modules(decision, option, names)
+
+
+def _packages(decision: Decision, option: Option, way: str, own: list[str], others: list[Row]) -> list[str]:
     if option.source == "runfile":
         return []
+    needed = [headers.package(decision, option.row)] if way == "dkms" else []
     tied = {*own, *(name for part in others for name in part["tied"])}
     names = [*own, *(name for part in others for name in part["packages"])]
     named = [driver_options.versioned(name, option) if name in tied else name for name in names]
-    return [headers.package(decision, option.row), *named]
+    return [*needed, *named]
 
 
 def _match(decision: Decision, option: Option, own: list[str], tied: list[str]) -> Row | None:
@@ -93,14 +112,15 @@ def _match(decision: Decision, option: Option, own: list[str], tied: list[str]) 
     }
 
 
-def _obsolete(decision: Decision, option: Option) -> list[str]:
+def _obsolete(decision: Decision, option: Option, way: str) -> list[str]:
     """Packages of the distribution's other drivers: they can stand beside the wanted ones, and the node would have two."""
     if option.source != "distro":
         return []  # NVIDIA's branches and flavours exclude each other
     others = {
         name for other in driver_options.archive(decision) for name in driver_options.packages(other, fabric=True)
     }
-    return sorted(others - set(driver_options.packages(option, fabric=True)))
+    wanted = set(driver_options.packages(option, fabric=True))
+    return sorted(others - wanted | set(kernels.other_way(decision, option, way)))
 
 
 def _repository(decision: Decision, option: Option) -> Row:

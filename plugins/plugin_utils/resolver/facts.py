@@ -39,6 +39,7 @@ _DRIVER: dict[str, tuple[type, Any]] = {
     "source": (str, None),
     "cuda_version": (str, None),
     "competitor": (str, None),
+    "dkms": (dict, None),
 }
 _NODE: dict[str, tuple[type, Any]] = {
     "distribution": (str, None),

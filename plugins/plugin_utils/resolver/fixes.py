@@ -16,7 +16,8 @@ Again = Callable[[dict[str, Any]], Decision]
 BEYOND_WISHES = {"GF-RIGHTS", "GF-PREFIX-READONLY"}
 ENOUGH = 3
 _FREE = (
-    "nvidia_driver_version", "nvidia_driver_source", "nvidia_driver_flavour", "cuda_toolkit_version", "cudnn_version",
+    "nvidia_driver_version", "nvidia_driver_source", "nvidia_driver_flavour", "nvidia_driver_modules",
+    "cuda_toolkit_version", "cudnn_version",
     "python_version", "pytorch_version", "pytorch_cuda",
 )  # fmt: skip
 _NO_WAY = "no change of variables makes this possible; take the node out of the play, or change the node itself"

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import node
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import kernels, node
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
 
 # dpkg has the kernel's release in the package's name, rpm has it without the architecture as the version.
 _OF_ONE_KERNEL = {"apt": "linux-headers-{0}", "dnf": "kernel-devel={1}", "dnf-modular": "kernel-devel={1}"}
 DEB_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-_UBUNTU_KERNEL = re.compile(r"^\d+\.\d+\.\d+-\d+-([a-z][a-z0-9-]*)$")
 _EL_KERNEL = re.compile(r"\.(?:el\d|amzn)\w*\.\w+$")
 
 
@@ -25,18 +24,17 @@ def package(decision: Decision, row: Row) -> str:
 
     :param row: the row of the catalog with the driver's packages; one of a distribution's archive names the headers.
     """
+    distribution = node.distribution(decision) or {}
+    if distribution["name"] == "Ubuntu":
+        return f"linux-headers-{kernels.ending(decision)}"
     known = row.get("headers", {}).get(DEB_ARCHITECTURES[decision.architecture])
     if known:
         return str(known)
     release = decision.facts["gpu"]["kernel"]["release"] or ""
-    distribution = node.distribution(decision) or {}
     if distribution["family"] != "apt":
         # A kernel of another make (a container's host) has no headers in the distribution: the newest are taken.
         return f"kernel-devel={release.rpartition('.')[0]}" if _EL_KERNEL.search(release) else "kernel-devel"
-    if distribution["name"] == "Debian":
-        return f"linux-headers-{DEB_ARCHITECTURES[decision.architecture]}"
-    flavour = _UBUNTU_KERNEL.match(release)
-    return f"linux-headers-{flavour.group(1) if flavour else 'generic'}"
+    return f"linux-headers-{DEB_ARCHITECTURES[decision.architecture]}"
 
 
 def lacking(decision: Decision) -> list[Row]:

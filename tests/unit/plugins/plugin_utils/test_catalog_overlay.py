@@ -133,7 +133,7 @@ WRONG = {
     "no mapping": ("- 1", "is no mapping of the catalog's files"),
     "unknown file": ("cuda_toolkit: {}", "names 'cuda_toolkit', which is no file of the catalog (cuda, cudnn"),
     "a file that is no mapping": ("torch: [1]", "torch is no mapping of lists"),
-    "unknown list": ("driver: {branch: []}", "driver.branch is no list of the catalog (driver has branches, archive)"),
+    "unknown list": ("driver: {branch: []}", "driver.branch is no list of the catalog (driver has branches, archive"),
     "no list": ('driver: {branches: "535"}', "driver.branches is not a list of rows"),
     "no row": ("driver: {branches: [535]}", "driver.branches, 535, -: a row is a mapping of fields"),
     "builds without a series": ("torch: {builds: []}", "torch.builds is a mapping of series in quotes"),

@@ -29,6 +29,16 @@ def test_debians_own_driver_and_toolkit_are_offered() -> None:
     assert plan["stages"]["cudnn"]["wanted"]
 
 
+def test_ubuntus_own_driver_and_toolkit_are_offered() -> None:
+    plan = checked(
+        facts("a100", distribution="Ubuntu", version="22.04"),
+        nvidia_driver_source="distro",
+        cuda_toolkit_source="distro",
+    )
+    assert plan["ok"], plan["conflicts"]
+    assert plan["stages"]["cuda_toolkit"]["toolkits"][0]["components"] == ["multiverse"]
+
+
 def test_nvidias_repository_is_offered_with_its_key() -> None:
     node = facts("b200", distribution="Ubuntu", version="24.04")
     plan = checked(node, pytorch_version="auto", nvidia_driver_source="nvidia")
@@ -66,7 +76,6 @@ def test_a_repository_without_a_known_key_is_refused() -> None:
 @pytest.mark.parametrize(
     ("node", "wanted"),
     [
-        (facts("a100", distribution="Ubuntu", version="22.04"), {"nvidia_driver_source": "distro"}),
         (facts("a100", distribution="Amazon", version="2023"), {}),
         (facts("a100"), {"nvidia_driver_source": "runfile"}),
     ],
