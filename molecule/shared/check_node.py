@@ -6,6 +6,7 @@ What can be expected (all keys may be left out):
     built_by: dkms | precompiled    where these modules come from
     packages, absent: [names]       installed, and not even half there
     held: [names]                   by apt or by dnf's versionlock
+    quiet: [services]               enabled, and skipped on a node without a loaded driver; no unit of the node has failed
     toolkit: "12.6"                 behind /usr/local/cuda, said by nvcc and found by a login shell
     repository: true | false        an entry for NVIDIA's repository
     receipts: [roles]               that left one
@@ -67,6 +68,22 @@ def check_held(names: list[str]) -> list[str]:
     return [f"{name} is not held" for name in names if name not in locks]
 
 
+def check_quiet(names: list[str]) -> list[str]:
+    wrong = []
+    for name in names:
+        start = said("systemctl", "start", f"{name}.service")
+        shown = said("systemctl", "show", f"{name}.service", "-p", "UnitFileState,ConditionResult,ActiveState")
+        state = dict(line.split("=", 1) for line in shown.splitlines())
+        if state != {"UnitFileState": "enabled", "ConditionResult": "no", "ActiveState": "inactive"}:
+            wrong.append(f"{name} is {state} {start}")
+    system = said("systemctl", "is-system-running")
+    return (
+        wrong
+        if system == "running"
+        else [*wrong, f"systemd is {system}: {said('systemctl', '--failed', '--no-legend')}"]
+    )
+
+
 def check_toolkit(version: str) -> list[str]:
     wrong = []
     if not os.path.realpath("/usr/local/cuda").endswith(version):
@@ -96,6 +113,8 @@ def main() -> None:
     elif "module" in expected and modules():
         wrong.append(f"there are modules: {modules()}")
     wrong += check_held(expected.get("held", []))
+    if "quiet" in expected:
+        wrong += check_quiet(expected["quiet"])
     if "toolkit" in expected:
         wrong += check_toolkit(expected["toolkit"])
     if "repository" in expected:
