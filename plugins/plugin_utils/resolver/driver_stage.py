@@ -48,6 +48,7 @@ def plan(decision: Decision, choice: driver.Choice | None) -> Row:
             choice.why,
             f"{option.flavour} kernel modules: {_flavour_reason(decision, option)}",
             _built(way, reason),
+            *parts.reasons(decision, others),
         ],
         "version": option.branch["branch"] if option.source == "distro" else option.driver.version,
         "source": option.source,

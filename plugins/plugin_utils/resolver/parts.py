@@ -41,6 +41,20 @@ def plan(decision: Decision, option: Option) -> list[Row]:
     return [_part(decision, option, name) for name in _names(decision, option)]
 
 
+def reasons(decision: Decision, others: list[Row]) -> list[str]:
+    """Why the node gets what not every node gets, one sentence each."""
+    sentences = []
+    for part in others:
+        name = part["name"]
+        if name == "fabric_manager":
+            sentences.append("fabric manager of exactly the driver's version: the GPUs are behind NVSwitches")
+        elif name == "imex" and name not in asked(decision):
+            sentences.append("IMEX: these GPUs share memory between nodes")
+        elif name in ASKED:
+            sentences.append(f"{ASKED[name][2]}: asked for")
+    return sentences
+
+
 def _names(decision: Decision, option: Option) -> Iterator[str]:
     yield "persistence"
     if gpus.has_fabric(decision) and option.row.get("fabric_manager"):

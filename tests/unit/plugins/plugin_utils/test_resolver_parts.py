@@ -43,6 +43,7 @@ def test_switches_bring_the_fabric_manager_under_the_name_of_its_branch(branch: 
     assert parts(driver) == {"persistence": [], "fabric_manager": [manager]}
     assert manager in driver["packages"]
     assert manager in driver["hold"]
+    assert any("NVSwitches" in sentence for sentence in driver["why"])
     unit = driver["parts"][1]["units"][0]
     assert unit["name"] == "nvidia-fabricmanager.service"
     assert unit["paths"] == ["/proc/driver/nvidia-nvswitch/devices/*"]
@@ -80,13 +81,16 @@ def gb200() -> dict[str, Any]:
 
 
 def test_imex_comes_where_the_gpus_need_it_or_somebody_asks() -> None:
-    assert "imex" in parts(stage(gb200(), nvidia_driver_version="580"))
+    needed = stage(gb200(), nvidia_driver_version="580")
+    assert "imex" in parts(needed)
+    assert "IMEX: these GPUs share memory between nodes" in needed["why"]
     assert "imex" not in parts(stage(gb200(), nvidia_driver_version="580", nvidia_driver_imex="false"))
     for gpu in sorted(set(GPUS) - {"gtx680", "k40", "k80"}):
         found = plan(facts(gpu, distribution="Ubuntu", version="24.04"))
         assert "imex" not in parts(found["stages"]["nvidia_driver"]), gpu
     asked = stage(facts("b200"), nvidia_driver_imex="true", nvidia_driver_version="570")
     assert parts(asked)["imex"] == ["nvidia-imex-570"]
+    assert "IMEX: asked for" in asked["why"]
     assert asked["parts"][-1]["tied"] == ["nvidia-imex-570"]
 
 
