@@ -137,7 +137,9 @@ def all_links(package: Package) -> dict[str, str]:
         if dot:
             # The soname: libcuda.so.1 whatever the driver's version is, libcudnn.so.8 by the library's own.
             number = "1" if stem in ("libcuda", "libnvidia-ml") else version.partition(".")[0]
-            for link in {f"{stem}.so", f"{stem}.so.{number}"} - {path.name}:
+            # cuDNN's plain name is its development package's.
+            plain = set() if stem == "libcudnn" else {f"{stem}.so"}
+            for link in ({f"{stem}.so.{number}"} | plain) - {path.name}:
                 found[str(path.parent / link)] = path.name
     return found
 

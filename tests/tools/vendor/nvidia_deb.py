@@ -107,6 +107,7 @@ def cudnn(work: Path, row: dict[str, str]) -> list[Package]:
     folder, series = "usr/include/x86_64-linux-gnu", version.partition(".")[0]
     texts = {f"{folder}/{Path(path).stem}_v{series}.h": text for path, text in headers.items()}
     plain = {} if old else {f"{folder}/{Path(path).name}": f"{Path(path).stem}_v{series}.h" for path in headers}
+    plain.update({} if old else {f"{LIB}/libcudnn.so": f"libcudnn.so.{series}"})
     development = "libcudnn8-dev" if old else f"libcudnn9-dev-cuda-{major}"
     revision = f"1+cuda{cuda}" if old else "1"
     needs = (f"{runtime} (= {version}-{revision})",)
