@@ -178,7 +178,7 @@ def dkms_error(kernel: str, name: str, version: str, detail: str) -> GpufleetErr
     command = (
         f"dkms install --force {name}/{version} -k {kernel}"
         if version
-        else "apt-get install --reinstall nvidia-kernel-dkms"
+        else "apt-get install --reinstall nvidia-kernel-dkms, or dnf reinstall 'kmod-nvidia*'"
     )
     full = "No space left on device" in detail
     return GpufleetError(
@@ -239,7 +239,7 @@ def check(
             "GF-DKMS-FAILED",
             "no kernel of this node has an NVIDIA module",
             "no kernel headers are installed, so DKMS had nothing to build for",
-            "apt-get install linux-headers-amd64 (the headers of the node's kernel), then run this play again",
+            "install the headers of the node's kernel (linux-headers-amd64, kernel-devel-$(uname -r)), then run this play again",
         )
     versions = {f"module of {kernel['release']}": [kernel["version"] or "unknown"] for kernel in built}
     versions.update(libraries)
@@ -252,7 +252,7 @@ def check(
             f"the parts of the NVIDIA driver differ: {parts}"
             + (f"; not there: {', '.join(lacking)}" if lacking else ""),
             "one part was upgraded, or installed from another source, without the others",
-            "apt-get install --reinstall nvidia-kernel-dkms libcuda1 libnvidia-ml1, or remove the foreign copy",
+            "reinstall the driver's packages (nvidia-kernel-dkms libcuda1 libnvidia-ml1, with dnf '*nvidia*'), or remove the foreign copy",
         )
     return distinct.pop()
 
@@ -334,5 +334,5 @@ def require_loaded(wanted: str, loaded: str | None, reason: str | None) -> None:
             f"the node was rebooted for driver {wanted}, and {loaded or 'no driver'} is loaded"
             + (f": {reason}" if reason else ""),
             "the node came up with another kernel, or an old initramfs loads the former driver",
-            "uname -r; dmesg | grep -i -e nvidia -e NVRM; update-initramfs -u -k all; then reboot and run this play again",
+            "uname -r; dmesg | grep -i -e nvidia -e NVRM; rebuild the initramfs images, reboot, and run this play again",
         )

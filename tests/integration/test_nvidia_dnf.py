@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 TOOL = ROOT / "tests/tools/vendor_repository"
-TORCH = "2.6.0"
+# Of each node's GPUs: the one is served by a release that the other is too new for.
+TORCH = {"rocky9": "2.6.0", "rocky10": "2.9.0"}
 LIST = "/etc/yum.repos.d/cuda-rhel9.repo"
 # Everything that the driver's role may touch and the package manager's own noise is not in.
 STATE = (
@@ -47,7 +48,11 @@ class Vendor(NamedTuple):
         subprocess.run([*command, *fault], check=True)
 
     def play(self, tags: str = "nvidia_driver", **wanted: Any) -> Run:
-        wishes = {"pytorch_version": TORCH, "gpufleet_catalog_overlay": str(self.folder / "overlay.yml"), **wanted}
+        wishes = {
+            "pytorch_version": TORCH[self.suite],
+            "gpufleet_catalog_overlay": str(self.folder / "overlay.yml"),
+            **wanted,
+        }
         return self.world.play(cmdline=f"--tags {tags}", **wishes)
 
     def sh(self, command: str, *, check: bool = True) -> str:

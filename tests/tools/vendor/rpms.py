@@ -86,8 +86,14 @@ def build(out: Path, packages: Iterable[Package]) -> None:
             run("rpmbuild", "-bb", "--quiet", "--target", "x86_64", *said, str(top / "all.spec"))
 
 
-def sign_packages(where: Path, keys: Keys, signer: str) -> None:
-    settings = {"__gpg": shutil.which("gpg"), "_gpg_name": signer, "_gpg_path": keys.home}
+def sign_packages(where: Path, keys: Keys, signer: str, *options: str) -> None:
+    extra = " ".join(options)
+    settings = {
+        "__gpg": shutil.which("gpg"),
+        "_gpg_name": signer,
+        "_gpg_path": keys.home,
+        "_gpg_sign_cmd_extra_args": extra or "%{nil}",
+    }
     said = [word for key, value in settings.items() for word in ("--define", f"{key} {value}")]
     run("rpmsign", "--addsign", *said, *(str(path) for path in sorted(where.glob("*.rpm"))))
 
