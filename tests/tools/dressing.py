@@ -87,8 +87,8 @@ def _el(name: str, ident: str, version: str, platform: str, suite: str = "bookwo
     headers = "ln -s $(ls -d /usr/src/linux-headers-*-amd64 | tail -n1) /usr/src/debian-headers\nrm -rf /lib/modules/*-amd64\n"
     links = "ln -s /usr/bin/update-alternatives /usr/sbin/alternatives\n"
     files = {
-        # Debian's rpm keeps its database in the user's home.
-        "/etc/rpm/macros": "%_dbpath /var/lib/rpm\n%_pkgverify_level none",
+        # Debian's rpm keeps its database in the user's home, and the newer one has scripts leave namespaces, which a container may not.
+        "/etc/rpm/macros": "%_dbpath /var/lib/rpm\n%_pkgverify_level none\n%__transaction_unshare %{nil}",
         "/etc/dnf/vars/releasever": major,
         # Debian's loader does not look there.
         "/etc/ld.so.conf.d/lib64.conf": "/usr/lib64",
