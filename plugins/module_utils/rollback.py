@@ -129,7 +129,9 @@ def _driver(receipt: dict[str, Any], state: str, run: Run, root: str, dry: bool)
     wanted = own(versions, stage["packages"])
     installed = installed_versions(root=root)
     packages = [f"{name}={version}" for name, version in sorted(wanted.items())]
-    packages += [name for name in map(_plain, stage["packages"]) if name not in wanted]
+    rest = [package for package in stage["packages"] if _plain(package) not in wanted]
+    # With dnf a bare name would mean the newest: headers of another kernel.
+    packages += rest if of_rpm(root) else map(_plain, rest)
     lacking = {name: version for name, version in versions.items() if installed.get(name) != version}
     files = dnf_transaction.cached(lacking, root) if of_rpm(root) else cached(lacking, root)
     if not dry:

@@ -286,7 +286,7 @@ def test_with_dnf_the_files_of_its_cache_are_asked_about_past_the_streams(tmp_pa
 
     way = rollback.find("nvidia_driver", STATE, run, str(tmp_path))
     assert way.stage["packages"] == [
-        f"nvidia-driver-cuda={RPM_OLD}", f"nvidia-driver-cuda-libs={RPM_OLD}", "kernel-devel",
+        f"nvidia-driver-cuda={RPM_OLD}", f"nvidia-driver-cuda-libs={RPM_OLD}", "kernel-devel=5.14.0-427.13.1.el9_4",
     ]  # fmt: skip
     assert way.stage["module_stream"] == "nvidia-driver:570-open"
     assert way.stage["obsolete"] == ["nvidia-new"]
