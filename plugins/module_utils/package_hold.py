@@ -219,6 +219,14 @@ def _without_block(text: str, name: str) -> str:
     return re.sub(rf"^{begin}\n.*?^{end}\n", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
+def _without_lines(text: str, names: Iterable[str]) -> str:
+    """The list without lines that lock one of these packages."""
+    locks = [re.compile(rf"{re.escape(name)}-(?:\d+:)?[^-\s]+-[^-\s]+") for name in names]
+    return "".join(
+        line for line in text.splitlines(keepends=True) if not any(lock.fullmatch(line.strip()) for lock in locks)
+    )
+
+
 def locked_names(text: str, names: Iterable[str]) -> list[str]:
     """Those of the names that a line of versionlock.list keeps at one version: ``name-epoch:version-release.arch``.
 
@@ -239,6 +247,9 @@ def _plan_dnf(name: str, packages: list[str], selecting: list[str], state: str, 
         )
     text = _read(os.path.join(root, VERSIONLOCK))
     rest = _without_block(text, name)
+    if _marks(name)[0] not in text:
+        # `dnf versionlock delete` writes the list anew, without comments: what we locked is told by our note.
+        rest = _without_lines(rest, read_note(root, name)["ours"])
     installed = installed_versions(root=root) if state == "held" else {}
     labels = chosen(installed, packages, selecting)
     if branch and state == "held":

@@ -152,3 +152,14 @@ def test_a_dpkg_on_a_distribution_of_rpm_holds_nothing(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir(exist_ok=True)
     (tmp_path / "etc/os-release").write_text('ID="rocky"\nID_LIKE="rhel centos fedora"\n')
     assert package_hold.manager_of(str(tmp_path)) == "dnf"
+
+
+def test_locks_of_ours_are_known_after_dnf_wrote_its_list_without_comments(tmp_path: Path) -> None:
+    """As `dnf versionlock delete cuda` leaves it."""
+    rpm(tmp_path, "curl-0:1-1.*\nnvidia-driver-3:535.1-1.el9.*\n")
+    note(tmp_path, "driver", ["cuda", "nvidia-driver"], [])
+    absent = package_hold.plan("driver", [], [], state="absent", root=str(tmp_path))
+    assert absent.files[package_hold.VERSIONLOCK] == "curl-0:1-1.*\n"
+    again = package_hold.plan("driver", ["cuda", "nvidia-driver"], [], root=str(tmp_path))
+    assert again.foreign == []
+    assert again.files[package_hold.VERSIONLOCK].count("nvidia-driver-") == 1
