@@ -81,14 +81,22 @@ class World:
 
 
 @contextlib.contextmanager
-def fresh(name: str, work: Path, *options: str, suite: str = "bookworm", **variables: Any) -> Iterator[World]:
-    """A world with one bare, prepared node named `node`; `options` go to tests/tools/nodes, `variables` are the node's."""
+def fresh(
+    name: str,
+    work: Path,
+    *options: str,
+    suite: str = "bookworm",
+    nodes: tuple[str, ...] = ("node",),
+    **variables: Any,
+) -> Iterator[World]:
+    """A world with bare, prepared nodes, one named `node` by default; `options` go to tests/tools/nodes, `variables` are the nodes'."""
     inventory = work / "nodes.yml"
-    hosts = {"nodes": {"hosts": {"node": {"node_suite": suite, **variables}}, "vars": {"node_world": name}}}
+    rows = {node: {"node_suite": suite, **variables} for node in nodes}
+    hosts = {"nodes": {"hosts": rows, "vars": {"node_world": name}}}
     inventory.write_text(yaml.safe_dump(hosts), encoding="utf-8")
     world = World(name, inventory, work)
     try:
-        world.tool("up", f"node={suite}", *options)
+        world.tool("up", *(f"{node}={suite}" for node in nodes), *options)
         prepared = world.play(playbook="molecule/shared/prepare.yml")
         assert prepared.rc == 0, prepared.stdout
         yield world

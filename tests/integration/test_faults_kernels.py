@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .faults import difference, state, stopped
+from .faults import difference, said, state, stopped
 from .vendor import Vendor, vendor_world
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ def test_every_kernel_gets_headers_and_a_module(vendor: Vendor, releases: list[s
     assert run.rc == 0, run.stdout
     assert with_module(vendor) == {older, newest}
     assert vendor.sh("dkms status | grep -c ': installed'") == "2"
-    assert f"GF-DRIVER-KERNEL: kernel {ANCIENT} has no NVIDIA module" in run.stdout
+    assert f"GF-DRIVER-KERNEL: kernel {ANCIENT} has no NVIDIA module" in said(run)
     # Known, so no drift, and said again by every plan.
     again = vendor.play(nvidia_driver_version="570")
     assert again.changed("node") == 0
-    assert "GF-DRIVER-KERNEL" in again.stdout
+    assert "GF-DRIVER-KERNEL" in said(again)
 
 
 def test_a_kernel_that_came_later_is_drift_and_gets_its_module(vendor: Vendor, releases: list[str]) -> None:
@@ -73,7 +73,7 @@ def test_a_kernel_that_came_later_is_drift_and_gets_its_module(vendor: Vendor, r
     image(vendor, later)
     run = vendor.play(nvidia_driver_version="570")
     assert run.rc == 0, run.stdout
-    assert f"kernel {later} has no NVIDIA module" in run.stdout
+    assert f"kernel {later} has no NVIDIA module" in said(run)
     assert with_module(vendor) == {*releases[-3:]}
     assert vendor.play(nvidia_driver_version="570").changed("node") == 0
 
@@ -82,7 +82,7 @@ def test_a_module_that_somebody_removed_is_built_again(vendor: Vendor, releases:
     vendor.sh(f"rm $(find /lib/modules/{releases[-2]} -name 'nvidia.ko*')")
     run = vendor.play(nvidia_driver_version="570")
     assert run.rc == 0, run.stdout
-    assert f"kernel {releases[-2]} has no NVIDIA module" in run.stdout
+    assert f"kernel {releases[-2]} has no NVIDIA module" in said(run)
     assert with_module(vendor) == {*releases[-3:]}
 
 
@@ -112,13 +112,13 @@ def test_one_kernel_that_does_not_compile_keeps_no_other_from_the_driver(vendor:
     finally:
         vendor.build()
     assert run.rc == 0, run.stdout
-    assert f"GF-DRIVER-KERNEL: kernel {older} has no NVIDIA module" in run.stdout
-    assert "not for this kernel" in run.stdout
+    assert f"GF-DRIVER-KERNEL: kernel {older} has no NVIDIA module" in said(run)
+    assert "not for this kernel" in said(run)
     assert with_module(vendor) == {here, newest}
     assert vendor.sh("dpkg --audit") == ""
     again = vendor.play(nvidia_driver_version="580")
     assert again.changed("node") == 0
-    assert f"kernel {older} has no NVIDIA module" in again.stdout
+    assert f"kernel {older} has no NVIDIA module" in said(again)
 
 
 def test_the_newest_kernel_may_not_be_without(vendor: Vendor, releases: list[str]) -> None:
@@ -133,7 +133,7 @@ def test_the_newest_kernel_may_not_be_without(vendor: Vendor, releases: list[str
     finally:
         vendor.build()
     stopped(run, "GF-DKMS-FAILED")
-    assert newest in run.stdout
+    assert newest in said(run)
     assert difference(before, state(vendor)) == []
 
 
@@ -146,5 +146,5 @@ def test_the_running_kernel_needs_headers(vendor: Vendor) -> None:
     before = state(vendor)
     run = vendor.play(nvidia_driver_version="570")
     stopped(run, "GF-HEADERS-MISSING")
-    assert here in run.stdout
+    assert here in said(run)
     assert difference(before, state(vendor)) == []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
 import ansible_runner
 import pytest
 
-from .faults import difference, state, stopped
+from .faults import difference, said, state, stopped
 from .vendor import Vendor, modules, vendor_world
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ time.sleep(float(sys.argv[1]))
 CUT_SECONDS = 300
 DRIVER_570 = ["570.211.01", "Dual MIT/GPL"]
 HALF_UNPACKED = "grep -B9 '^Status: install .* half-installed' /var/lib/dpkg/status | grep '^Package: linux-headers'"
-BUILDING = "pgrep -f 'dkms build'"
+BUILDING = "pgrep -f '[d]kms build'"
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +53,18 @@ def removed(vendor: Vendor, before: set[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def bare(vendor: Vendor) -> set[str]:
+def untouched(vendor: Vendor) -> set[str]:
     return state(vendor)
+
+
+@pytest.fixture
+def bare(vendor: Vendor, untouched: set[str]) -> set[str]:
+    """A node without a driver, whatever the test before left, and without one in apt's cache."""
+    if difference(untouched, state(vendor)):
+        vendor.sh("dpkg --purge theirs >/dev/null 2>&1 || true")
+        removed(vendor, untouched)
+    vendor.sh("rm -f /var/cache/apt/archives/*nvidia*")
+    return untouched
 
 
 def test_a_mirror_that_dies_halfway(vendor: Vendor, bare: set[str]) -> None:
@@ -107,7 +118,7 @@ def test_somebody_elses_package_that_cannot_be_finished(vendor: Vendor, bare: se
     before = state(vendor)
     run = vendor.play(nvidia_driver_version="570")
     stopped(run, "GF-DPKG-UNFINISHED")
-    assert "theirs" in run.stdout
+    assert "theirs" in said(run)
     assert difference(before, state(vendor)) == []
     vendor.sh("dpkg --purge theirs")
     assert difference(bare, state(vendor)) == []
@@ -119,7 +130,7 @@ def cut(vendor: Vendor, moment: str, **wanted: Any) -> None:
     thread, runner = ansible_runner.run_async(**settings)
     deadline, seen = time.monotonic() + CUT_SECONDS, ""
     while thread.is_alive() and not seen and time.monotonic() < deadline:
-        seen = vendor.sh(f"while ! {{ {moment}; }}; do sleep 0.02; done & wait $!", check=False)
+        seen = vendor.sh(f"timeout 5 sh -c {shlex.quote(f'while ! {{ {moment}; }}; do sleep 0.02; done')}", check=False)
     assert seen, f"the moment never came: {runner.stdout.read()}"
     vendor.world.tool("kill", "node")
     thread.join(timeout=CUT_SECONDS)

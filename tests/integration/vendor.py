@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .conftest import ROOT, Run, World, fresh
@@ -79,6 +79,10 @@ class Vendor:
     def sh(self, command: str, *, check: bool = True) -> str:
         return self.world.sh(self.node, command, check=check)
 
+    def on(self, node: str) -> Vendor:
+        """The same world, speaking to another of its nodes."""
+        return replace(self, node=node)
+
     @contextlib.contextmanager
     def spoiled(self, spoil: Spoil) -> Iterator[None]:
         """The server spoils what it sends."""
@@ -90,15 +94,13 @@ class Vendor:
 
 
 @contextlib.contextmanager
-def vendor_world(
-    name: str, factory: pytest.TempPathFactory, *options: str, node: str = "node", **variables: Any
-) -> Iterator[Vendor]:
-    """A world like that of ``fresh``, with a built and served repository; ``node`` is the one that ``sh`` speaks to."""
+def vendor_world(name: str, factory: pytest.TempPathFactory, *options: str, **variables: Any) -> Iterator[Vendor]:
+    """A world like that of ``fresh``, with a built and served repository that its node named `node` reaches."""
     with fresh(name, factory.mktemp(name), *options, **{**RECORDED, **variables}) as world:
-        address, folder = world.sh(node, "ip route show default").split()[2], factory.mktemp("repository")
+        address, folder = world.sh("node", "ip route show default").split()[2], factory.mktemp("repository")
         server = http.server.ThreadingHTTPServer((address, 0), functools.partial(Handler, directory=str(folder)))
         server.spoil = None  # type: ignore[attr-defined]
-        this = Vendor(world, folder, f"http://{address}:{server.server_address[1]}", server, node)
+        this = Vendor(world, folder, f"http://{address}:{server.server_address[1]}", server)
         this.build()
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

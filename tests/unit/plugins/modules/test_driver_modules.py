@@ -1,4 +1,4 @@
-"""The modules driver_swap, driver_sign and gpu_idle as Ansible calls them: arguments in, answer out, commands between."""
+"""The modules driver_swap, driver_sign, gpu_idle and initramfs_check as Ansible calls them: arguments in, answer out, commands between."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.gpufleet.stack.plugins.module_utils import secure_boot
-from ansible_collections.gpufleet.stack.plugins.modules import driver_sign, driver_swap, gpu_idle
+from ansible_collections.gpufleet.stack.plugins.modules import driver_sign, driver_swap, gpu_idle, initramfs_check
 
 from .declared import Case, Command, check
 
@@ -143,11 +143,54 @@ IDLES = [
 ]
 
 
+IMAGE = "boot/initrd.img-6.1.0-56-amd64"
+LIST = f"lsinitramfs ROOT/{IMAGE}"
+NOUVEAU = "usr/lib/modules/6.1.0-56-amd64/kernel/drivers/gpu/drm/nouveau/nouveau.ko\n"
+BLACKLIST = "etc/modprobe.d/gpufleet-nvidia.conf\n"
+IMAGES = [
+    Case("no images", {}, says={"changed": False, "images": []}),
+    Case(
+        "an image without competitors",
+        {},
+        files={IMAGE: "", IMAGE + ".dpkg-bak": "", "boot/initramfs-0-rescue-1.img": ""},
+        commands=(Command(LIST, out="usr/bin/kmod\n"),),
+    ),
+    Case("a competitor that is kept out", {}, files={IMAGE: ""}, commands=(Command(LIST, out=NOUVEAU + BLACKLIST),)),
+    Case(
+        "a competitor that would be loaded",
+        {},
+        files={IMAGE: ""},
+        commands=(Command(LIST, out=NOUVEAU),),
+        message="holds nouveau without /etc/modprobe.d/gpufleet-nvidia.conf",
+    ),
+    Case(
+        "a damaged image",
+        {},
+        files={IMAGE: ""},
+        commands=(Command(LIST, rc=1),),
+        message="GF-INITRAMFS-DRIVER",
+    ),
+    Case(
+        "dracut's long lines",
+        {},
+        files={"boot/initramfs-6.12.0-1.el10.x86_64.img": ""},
+        commands=(
+            Command(
+                "lsinitrd ROOT/boot/initramfs-6.12.0-1.el10.x86_64.img",
+                out="-rw-r--r--   1 root     root      1 Jan  1  1970 usr/lib/modules/x/nova-core.ko.xz\n"
+                "-rw-r--r--   1 root     root      1 Jan  1  1970 etc/modprobe.d/gpufleet-nvidia.conf\n",
+            ),
+        ),
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("module", "case"),
     [(driver_swap, case) for case in SWAP]
     + [(driver_sign, case) for case in SIGN]
-    + [(gpu_idle, case) for case in IDLES],
+    + [(gpu_idle, case) for case in IDLES]
+    + [(initramfs_check, case) for case in IMAGES],
     ids=lambda value: value.name if isinstance(value, Case) else value.__name__.rsplit(".", 1)[-1],
 )
 def test_a_module(
