@@ -44,7 +44,9 @@ def make_plan(
     :param left_out: stages that this run does not carry out.
     """
     facts = {name: probe[name] for name in ("gpu", "cuda", "node")}
-    facts["node"] = {**facts["node"], "managed": sorted(probe["receipts"])}
+    # Of a stage that was removed a receipt may be left, for what could not go.
+    managed = sorted(role for role, receipt in probe["receipts"].items() if receipt["digest"] != "removed")
+    facts["node"] = {**facts["node"], "managed": managed}
     plan = _chosen(facts, wanted, choose)
     unknown: list[str] = []
     if plan["ok"]:

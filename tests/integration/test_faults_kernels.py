@@ -30,13 +30,14 @@ def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendor]:
 
 @pytest.fixture(scope="module")
 def releases(vendor: Vendor) -> list[str]:
-    """Debian's kernels that the archive has headers of, the oldest first."""
+    """Debian's kernels that the archive has headers of, the oldest first; of each version of Linux the last."""
     names = vendor.sh(
-        "apt-cache search --names-only '^linux-headers-6.1.0-[0-9]+-amd64$' | cut -d' ' -f1 | sort -V"
-    ).split()
-    found = [name.removeprefix("linux-headers-") for name in names]
+        "apt-cache search --names-only '^linux-headers-6.1.0-[0-9]+-amd64$' | cut -d' ' -f1 | sort -V | "
+        "while read n; do echo $(apt-cache show --no-all-versions $n | sed -n 's/^Version: //p' | cut -d- -f1) $n; done"
+    )
+    found = {version: name.removeprefix("linux-headers-") for version, name in map(str.split, names.splitlines())}
     assert len(found) >= 3, found
-    return found
+    return list(found.values())
 
 
 def image(vendor: Vendor, release: str) -> None:

@@ -213,3 +213,12 @@ def test_a_kernel_that_lacks_headers_is_no_other_plan_and_one_without_a_module_i
     assert [each["message"] for each in made["warnings"] if each["code"] == "GF-DRIVER-KERNEL"] == [
         "kernel 6.1.0-9-amd64 has no NVIDIA module: after a boot into it no GPU is served"
     ]
+
+
+def test_what_is_left_of_a_removed_stage_does_not_make_it_ours(tmp_path: Path) -> None:
+    seen = probe("a100")
+    seen["receipts"] = {
+        "nvidia_driver": {"digest": "removed", "holds": True, "drift": []},
+        "python": {"digest": "d", "holds": True, "drift": []},
+    }
+    assert plan(seen, tmp_path)["facts"]["node"]["managed"] == ["python"]
