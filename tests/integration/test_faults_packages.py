@@ -29,7 +29,8 @@ time.sleep(float(sys.argv[1]))
 """
 CUT_SECONDS = 300
 DRIVER_570 = ["570.211.01", "Dual MIT/GPL"]
-HALF_UNPACKED = "grep -B9 '^Status: install .* half-installed' /var/lib/dpkg/status | grep '^Package: linux-headers'"
+# dpkg notes each step in its journal; headers are what takes the longest.
+HALF_UNPACKED = "grep -hA1 '^Package: linux-headers' /var/lib/dpkg/updates/* 2>/dev/null | grep half-installed"
 BUILDING = "pgrep -f '[d]kms build'"
 
 
