@@ -141,7 +141,7 @@ def read_sources(root: str = "/", without: str = SOURCES_FILE) -> list[Source]:
     return found
 
 
-def _aliases(codename: str, root: str) -> dict[str, str]:
+def aliases(codename: str, root: str) -> dict[str, str]:
     """Suite names that mean this release (``stable``): apt's own lists of the node tell."""
     names: dict[str, str] = {}
     folder = os.path.join(root, "var/lib/apt/lists")
@@ -164,6 +164,16 @@ def _archive(source: Source) -> tuple[str, str]:
     return source.uri.rstrip("/"), source.suite
 
 
+def no_source(codename: str) -> GpufleetError:
+    """The error for a node whose sources do not have its own release."""
+    return GpufleetError(
+        "GF-APT-SOURCES",
+        f"no apt source of this node serves main of {codename}",
+        "the distribution's own entry was removed from /etc/apt/sources.list(.d), or names another release",
+        "add the distribution's archive (suite, component main) to /etc/apt/sources.list.d and run apt-get update",
+    )
+
+
 def missing_sources(
     sources: Iterable[Source], components: Iterable[str], suites: set[str], codename: str
 ) -> list[Source]:
@@ -177,12 +187,7 @@ def missing_sources(
     sources = list(sources)
     base = [source for source in sources if source.suite in suites and "main" in source.components]
     if not base:
-        raise GpufleetError(
-            "GF-APT-SOURCES",
-            f"no apt source of this node serves main of {codename}",
-            "the distribution's own entry was removed from /etc/apt/sources.list(.d), or names another release",
-            "add the distribution's archive (suite, component main) to /etc/apt/sources.list.d and run apt-get update",
-        )
+        raise no_source(codename)
     served: dict[tuple[str, str], set[str]] = {}
     for source in sources:
         served.setdefault(_archive(source), set()).update(source.components)
@@ -226,7 +231,7 @@ def plan_file(root: str, codename: str, components: Iterable[str]) -> tuple[str,
     Components that the file already has stay, so that two roles with different wishes don't undo each other.
     """
     suites = _suites(codename)
-    suites |= set(_aliases(codename, root))
+    suites |= set(aliases(codename, root))
     ours = parse_deb822(_text(os.path.join(root, SOURCES_FILE)))
     wanted = list(components) + sorted({name for source in ours for name in source.components})
     added = missing_sources(read_sources(root), wanted, suites, codename)

@@ -81,6 +81,17 @@ def ask(run: Run, packages: list[str]) -> Transaction:
     return Transaction(True, steps, "")
 
 
+def exact(packages: list[str], steps: list[Step]) -> list[str]:
+    """The packages with the versions that apt would put in the place of others.
+
+    Named alone, an installed package stays what it is, and one whose parts have to match would be torn apart. Headers that
+    are there are left out: newer ones would bring a kernel that nobody asked for.
+    """
+    replaced = [step for step in steps if step.before and step.after and not step.name.startswith("linux-")]
+    changed = {plain(step.name): step.after for step in replaced}
+    return [f"{name}={changed[name]}" if changed.get(name) else name for name in packages]
+
+
 def update(run: Run, tries: int = 3, sleep: Callable[[float], None] = time.sleep) -> None:
     """Fetch the lists of all the node's sources.
 

@@ -27,11 +27,11 @@ KEPT = {
     "nvidia_driver": (
         "version", "source", "flavour", "components", "packages", "obsolete", "blacklist", "kernel_release", "sysroot",
         "hold", "hold_kernel", "reboot", "digest", "wanted", "parts", "match", "module_stream", "versionlock",
-        "modules",
+        "modules", "suite",
     ),
     "cuda_toolkit": ("default", "toolkits", "profile", "modulefiles", "hold", "digest", "wanted"),
 }  # fmt: skip
-KEPT_OF_TOOLKIT = ("version", "full_version", "source", "layout", "path", "packages", "components")
+KEPT_OF_TOOLKIT = ("version", "full_version", "source", "layout", "path", "packages", "components", "suite")
 CACHE = "var/cache/apt/archives"
 DIRECTORY = "var/lib/gpufleet/rollback"
 SOURCE = "etc/apt/sources.list.d/gpufleet-rollback.sources"

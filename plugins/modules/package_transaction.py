@@ -86,11 +86,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 packages:
-  description: O(packages), and those of O(headers) that can be had.
+  description:
+    - O(packages), and those of O(headers) that can be had.
+    - In the driver's own step, packages to be replaced by another version are named with that version.
   returned: success
   type: list
   elements: str
-  sample: [nvidia-driver, linux-headers-6.1.0-47-amd64]
+  sample: [libcuda1=535.309.01-0+deb12u1, linux-headers-6.1.0-47-amd64]
 without_headers:
   description: Kernels whose headers cannot be had.
   returned: success
@@ -159,7 +161,8 @@ def with_apt(module: AnsibleModule, run: commands.Run) -> Answer:
     held = [package_hold.plain(name) for name, row in package_hold.dpkg_selections().items() if row.want == "hold"]
     transaction = package_transaction.ask(run, packages)
     package_transaction.check(transaction.steps, os.uname().release, held, params["driver"])
-    return Answer(transaction, packages, without, repaired)
+    asked = package_transaction.exact(packages, transaction.steps) if params["driver"] else packages
+    return Answer(transaction, asked, without, repaired)
 
 
 def with_dnf(module: AnsibleModule, run: commands.Run) -> Answer:

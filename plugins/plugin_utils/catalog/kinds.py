@@ -31,6 +31,8 @@ _NESTED: dict[str, dict[str, Kind]] = {
         "disk_mib": "number?",
     },
 }
+# Those of them that may be left out.
+_OPTIONAL = {"toolkit": {"suite": "text", "min_driver": "version"}}
 
 
 def wrong(kind: Kind, value: Any) -> str | None:
@@ -81,12 +83,12 @@ def _by_name(value: Any, check: Callable[[Any], str | None], names: Iterable[str
 
 
 def _nested(kind: str) -> Callable[[Any], str | None]:
-    fields = _NESTED[kind]
+    fields, optional = _NESTED[kind], _OPTIONAL.get(kind, {})
 
     def check(value: Any) -> str | None:
-        if not isinstance(value, dict) or set(value) != set(fields):
+        if not isinstance(value, dict) or set(value) - set(optional) != set(fields):
             return f"{value!r} is not a mapping with {', '.join(fields)}"
-        found = ((name, wrong(fields[name], inner)) for name, inner in value.items())
+        found = ((name, wrong({**fields, **optional}[name], inner)) for name, inner in value.items())
         return next((f"{name}: {text}" for name, text in found if text), None)
 
     return check

@@ -18,10 +18,11 @@ Row = dict[str, Any]
 
 
 class Table(NamedTuple):
-    """A list of rows: what tells two rows apart, and the kind of each field."""
+    """A list of rows: what tells two rows apart, the kind of each field, and of those that few rows have."""
 
     identity: tuple[str, ...]
     fields: dict[str, Kind]
+    optional: dict[str, Kind] = {}  # nobody writes to it
 
 
 class Problem(NamedTuple):
@@ -141,6 +142,7 @@ TABLES: dict[str, Table] = {
             "download_mib": "number?",
             "disk_mib": "number?",
         },
+        {"suite": "text", "withdrawn": "text"},
     ),
     "driver.precompiled": Table(
         ("distribution", "version"),
@@ -250,6 +252,7 @@ def wrong_field(table: Table, field: str, value: Any) -> str | None:
     if field == "unverified":
         unknown = [name for name in value if name not in table.fields] if isinstance(value, list) else [value]
         return f"names fields that no such row has: {unknown}" if unknown else None
-    if field not in table.fields:
-        return f"is no field of such a row (fields: {', '.join(table.fields)})"
-    return wrong(table.fields[field], value)
+    kinds = {**table.fields, **table.optional}
+    if field not in kinds:
+        return f"is no field of such a row (fields: {', '.join(kinds)})"
+    return wrong(kinds[field], value)

@@ -248,5 +248,5 @@ def _by_default_flavour(decision: Decision, options: list[Option]) -> list[Optio
 
 def _why(decision: Decision, option: Option) -> str:
     places = {"distro": decision.platform, "nvidia": "NVIDIA's repository", "runfile": "NVIDIA's installer"}
-    where = places[option.source]
+    where = option.row.get("suite", places[option.source])
     return f"driver {option.driver.version} from {where}: it serves {gpus.names(decision.devices)}"

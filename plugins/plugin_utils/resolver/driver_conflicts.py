@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import gpus, kernels, parts
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import driver_options, gpus, kernels, parts
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.driver_options import Option
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.fit import Driver
@@ -63,6 +63,10 @@ def no_version(decision: Decision, options: list[Option]) -> None:
     because = [f"{source} has {', '.join(dict.fromkeys(versions))}" for source, versions in have.items()]
     files = {option.catalog_file: option.repository or option.row for option in options}
     because += [f"source: {decision.source(name, row)}" for name, row in files.items()]
+    because += [
+        f"{row['driver_version'] or row['branch']}: {row['withdrawn']} ({decision.source('driver', row)})"
+        for row in driver_options.withdrawn(decision, wish)
+    ]
     decision.conflict("GF-DRIVER-VERSION", f"driver {wish} is not to be had for {decision.platform}", because, [])
 
 

@@ -49,11 +49,26 @@ def archive(decision: Decision) -> list[Option]:
     found = [
         Option(Driver(row["driver_version"] or row["branch"], known[row["branch"]]["max_cuda"]),
                known[row["branch"]], "distro", row["flavour"], row)
+        for row in _rows(decision, distribution)
+        if "withdrawn" not in row
+    ]  # fmt: skip
+    return sorted(found, key=lambda option: key(option.branch["branch"]), reverse=True)
+
+
+def _rows(decision: Decision, distribution: Row) -> list[Row]:
+    return [
+        row
         for row in decision.catalog["driver"]["archive"]
         if (row["distribution"], row["version"]) == (distribution["name"], distribution["version"])
         and decision.architecture in row["architectures"]
-    ]  # fmt: skip
-    return sorted(found, key=lambda option: key(option.branch["branch"]), reverse=True)
+    ]
+
+
+def withdrawn(decision: Decision, wish: str) -> list[Row]:
+    """Rows of the wanted version that the distribution's archive had, and has no more."""
+    distribution = node.distribution(decision)
+    rows = _rows(decision, distribution) if distribution else []
+    return [row for row in rows if "withdrawn" in row and in_series(row["driver_version"] or row["branch"], wish)]
 
 
 @once_per_node
@@ -143,3 +158,10 @@ def version(option: Option) -> str:
 def filled(name: str, option: Option) -> str:
     """A name of the catalog with the branch in it."""
     return name.replace("{branch}", str(option.branch["branch"]))
+
+
+def suite(decision: Decision, row: Row) -> Row | None:
+    """The suite of the archive that the driver's packages have to come from, and Debian's source packages that are meant."""
+    if "suite" not in row:
+        return None
+    return {"name": row["suite"], "sources": decision.catalog["driver"]["suite_sources"]["packages"]}

@@ -23,7 +23,7 @@ EMPTY: Row = {
     "version": None, "source": None, "flavour": None, "components": [], "packages": [], "obsolete": [], "blacklist": [],
     "kernel_release": None, "sysroot": "/", "repository": None, "pin": None, "module_stream": None, "versionlock": None,
     "download_mib": None, "disk_mib": None, "reboot": False, "hold": [], "hold_kernel": False,
-    "headers": [], "parts": [], "match": None, "modules": None,
+    "headers": [], "parts": [], "match": None, "modules": None, "suite": None,
 }  # fmt: skip
 
 
@@ -54,6 +54,7 @@ def plan(decision: Decision, choice: driver.Choice | None) -> Row:
         "source": option.source,
         "flavour": option.flavour,
         "components": option.row.get("components", []),
+        "suite": driver_options.suite(decision, option.row),
         "modules": way,
         "packages": _packages(decision, option, way, own, others),
         "headers": headers.lacking(decision) if way == "dkms" else [],

@@ -52,7 +52,7 @@ def plan(decision: Decision, chosen: list[Environment], driver: Driver | None) -
     if wish != "auto":
         wishes = wish if isinstance(wish, list) else [wish]
         found = [offer for offer in (_asked(decision, each, driver) for each in wishes) if offer]
-        return _stage(decision, found, "asked for") if found else nothing("no fitting toolkit", **NO_TOOLKIT)
+        return _stage(decision, found, "asked for", driver) if found else nothing("no fitting toolkit", **NO_TOOLKIT)
     if not decision.devices:
         return nothing("the node has no NVIDIA GPU", **NO_TOOLKIT)
     cuda = next((each.build["cuda"] for each in chosen if each.build["cuda"]), None)
@@ -63,7 +63,7 @@ def plan(decision: Decision, chosen: list[Environment], driver: Driver | None) -
         return _skipped(decision, cuda)
     same = in_series(cuda, nearest.series)
     reason = f"torch's own CUDA is {cuda}" if same else f"the nearest to torch's CUDA {cuda} that is to be had"
-    return _stage(decision, [nearest], reason)
+    return _stage(decision, [nearest], reason, driver)
 
 
 def offers(decision: Decision) -> list[Offer]:
@@ -71,9 +71,15 @@ def offers(decision: Decision) -> list[Offer]:
 
     Wheels have to be asked for: packages are what other software of the node finds.
     """
-    source = decision.wanted["cuda_toolkit_source"]
-    wanted = ("distro", "nvidia") if source == "auto" else (source,)
+    wanted = _sources(decision)
     return [offer for offer in _everything(decision) if offer.source in wanted]
+
+
+def _sources(decision: Decision) -> list[str]:
+    """Where toolkits may come from, the preferred first."""
+    source = decision.wanted["cuda_toolkit_source"]
+    named = source if isinstance(source, list) else [source]
+    return [each for name in named for each in (("distro", "nvidia") if name == "auto" else (name,))]
 
 
 @once_per_node
@@ -119,9 +125,14 @@ def unfit(decision: Decision, offer: Offer, driver: Driver | None) -> str | None
         if not fit.runs_on(offer.row["targets"], capability, own):
             targets = offer.row["targets"]
             return f"its nvcc compiles for {targets[0]} to {targets[-1]}, which does not run on {capability}"
-    if driver is None or fit.serves_cuda(driver, offer.series, decision.catalog["cuda"]["compatibility"]):
+    if driver is None:
         return None
-    return f"programs of CUDA {offer.series} do not run under driver {driver.version}"
+    if not fit.serves_cuda(driver, offer.series, decision.catalog["cuda"]["compatibility"]):
+        return f"programs of CUDA {offer.series} do not run under driver {driver.version}"
+    least = (offer.archive or {}).get("min_driver")
+    if least is not None and not at_least(driver.version, least):
+        return f"its packages bring libraries of driver {least} or newer, beside driver {driver.version}"
+    return None
 
 
 def _nearest(decision: Decision, cuda: str, driver: Driver | None) -> Offer | None:
@@ -130,9 +141,11 @@ def _nearest(decision: Decision, cuda: str, driver: Driver | None) -> Offer | No
         offer for offer in offers(decision) if key(offer.series)[0] == major and unfit(decision, offer, driver) is None
     ]
 
-    def distance(offer: Offer) -> tuple[int, bool, bool]:
+    order = _sources(decision)
+
+    def distance(offer: Offer) -> tuple[int, bool, int]:
         steps = key(offer.series)[1] - wanted[1]
-        return abs(steps), steps < 0, offer.source != "distro"
+        return abs(steps), steps < 0, order.index(offer.source)
 
     return min(fitting, key=distance, default=None)
 
@@ -155,7 +168,8 @@ def _asked(decision: Decision, wish: str, driver: Driver | None) -> Offer | None
             {"toolkit": wish},
         )
         return None
-    best = max(fitting, key=lambda offer: (key(offer.series), offer.source == "distro"))
+    order = _sources(decision)
+    best = max(fitting, key=lambda offer: (key(offer.series), -order.index(offer.source)))
     return best if in_series(best.version, wish) else best._replace(version=wish)
 
 
@@ -164,11 +178,11 @@ def _has_row(decision: Decision, offer: Offer, wish: str) -> bool:
     return offer.source != "distro" and any(row["version"] == wish for row in decision.catalog["cuda"]["toolkits"])
 
 
-def _stage(decision: Decision, found: list[Offer], reason: str) -> Row:
+def _stage(decision: Decision, found: list[Offer], reason: str, driver: Driver | None) -> Row:
     for offer in found:
         decision.uses(f"CUDA toolkit {offer.version}", offer.archive or {})
         _check_compiler(decision, offer)
-    toolkits = [_toolkit(decision, offer) for offer in found]
+    toolkits = [_toolkit(decision, offer, driver) for offer in found]
     archives = [offer.archive for offer in found if offer.source != "wheels"]  # the lock knows the wheels' sizes
     return {
         "wanted": True,
@@ -198,7 +212,7 @@ def _place(decision: Decision, offer: Offer) -> str:
     return places[offer.source]
 
 
-def _toolkit(decision: Decision, offer: Offer) -> Row:
+def _toolkit(decision: Decision, offer: Offer, driver: Driver | None) -> Row:
     row = {
         "version": offer.series,
         "full_version": offer.version,
@@ -208,11 +222,12 @@ def _toolkit(decision: Decision, offer: Offer) -> Row:
         "requirement": None,
         "index_url": "",
         "wheels": [],
+        "suite": None,
     }
     own = f"{decision.wanted['gpufleet_prefix']}/cuda/{offer.series}"
     if offer.archive is not None:
         parts = {name: offer.archive[name] for name in ("components", "packages", "layout")}
-        return {**row, **parts, "path": own}
+        return {**row, **parts, "path": own, "suite": _suite(decision, offer.archive, driver)}
     if offer.source == "wheels":
         requirement = decision.catalog["cuda"]["wheels"]["requirement"].replace("{version}", offer.version)
         # The wheels bring no host compiler.
@@ -239,6 +254,15 @@ def _beside(decision: Decision) -> list[str]:
     if (node.distribution(decision) or {})["family"] == "apt":
         return []
     return ["gcc-c++", *([driver_options.VERSIONLOCK] if decision.wanted["gpufleet_hold"] else [])]
+
+
+def _suite(decision: Decision, archive: Row, driver: Driver | None) -> Row | None:
+    """Where the driver's libraries come from that the toolkit depends on; another driver has brought its own."""
+    options = driver_options.archive(decision)
+    same = [option.branch["branch"] for option in options if option.row.get("suite") == archive.get("suite")]
+    if driver is None or any(in_series(driver.version, branch) for branch in same):
+        return driver_options.suite(decision, archive)
+    return None
 
 
 def _architectures(decision: Decision, offer: Offer) -> list[str]:

@@ -65,6 +65,8 @@ SWITCHES = (
     "nvidia_driver_container_toolkit",
     "cudnn_headers",
 )
+# Where several of the words may stand in a list.
+LISTS = ("cuda_toolkit_source",)
 PATHS = ("gpufleet_prefix", "gpufleet_cache_dir", "gpufleet_gpu_sysroot")
 ENVIRONMENT_KEYS = ("name", "version", "cuda", "requirements")
 VARIANT = re.compile(r"^(auto|cpu|mps|cu\d{2,3})$")
@@ -80,8 +82,7 @@ def check(decision: Decision, asked: dict[str, Any]) -> None:
     for name, (words, several) in VERSIONS.items():
         _check_versions(decision, name, wishes[name], words, several)
     for name, choices in CHOICES.items():
-        if wishes[name] not in choices:
-            _bad(decision, name, f"{name} is {wishes[name]!r}", [f"use one of: {', '.join(choices)}"])
+        _check_choice(decision, name, wishes[name], choices)
     _check_variant(decision, "pytorch_cuda", wishes["pytorch_cuda"])
     for name in TEXTS:
         if not isinstance(wishes[name], str):
@@ -95,6 +96,13 @@ def check(decision: Decision, asked: dict[str, Any]) -> None:
     if isinstance(wishes["verify_seed"], bool) or not isinstance(wishes["verify_seed"], int):
         _bad(decision, "verify_seed", f"verify_seed is {wishes['verify_seed']!r}", ["use a whole number"])
     _check_environments(decision, wishes["pytorch_environments"])
+
+
+def _check_choice(decision: Decision, name: str, value: Any, choices: tuple[str, ...]) -> None:
+    several = value if name in LISTS and isinstance(value, list) and value else [value]
+    if not all(each in choices for each in several):
+        more = ", or a list of them" if name in LISTS else ""
+        _bad(decision, name, f"{name} is {value!r}", [f"use one of: {', '.join(choices)}{more}"])
 
 
 def _check_versions(decision: Decision, name: str, value: Any, words: tuple[str, ...], several: bool) -> None:

@@ -234,3 +234,19 @@ def test_the_running_kernel_needs_its_headers() -> None:
 
 def test_nobody_is_asked_for_no_headers() -> None:
     assert package_transaction.headers(lambda _command: pytest.fail("asked"), {}, KERNEL) == ([], [])
+
+
+def test_what_changes_is_asked_for_by_its_version_and_the_rest_by_its_name() -> None:
+    steps = [
+        package_transaction.Step("libcuda1:amd64", "535.1", "535.2"),
+        package_transaction.Step("nvidia-smi", None, "535.2"),
+        package_transaction.Step("nvidia-old", "535.1", None),
+        package_transaction.Step("linux-headers-amd64", "6.1.1", "6.1.2"),
+    ]
+    names = ["linux-headers-amd64", "libcuda1", "nvidia-smi", "nvidia-modprobe"]
+    assert package_transaction.exact(names, steps) == [
+        "linux-headers-amd64",
+        "libcuda1=535.2",
+        "nvidia-smi",
+        "nvidia-modprobe",
+    ]
