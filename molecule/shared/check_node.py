@@ -39,7 +39,9 @@ def installed() -> set[str]:
 
 
 def modules() -> list[str]:
-    return said("find", "/lib/modules/", "-name", "nvidia*.ko*").split()
+    # The kernel has modules of its own whose names begin alike (nvidia-wmi-ec-backlight).
+    found = said("find", "/lib/modules/", "-name", "nvidia*.ko*").split()
+    return [path for path in found if re.match(r"nvidia(-(current|open|tesla)[\w.-]*)?\.ko", os.path.basename(path))]
 
 
 def check_modules(wanted: dict[str, str], built_by: str | None) -> list[str]:
