@@ -51,6 +51,14 @@ def test_switches_bring_the_fabric_manager_under_the_name_of_its_branch(branch: 
     assert manager in driver["match"]["packages"]
 
 
+@pytest.mark.parametrize(("branch", "manager"), [("570", "nvidia-fabric-manager"), ("580", "nvidia-fabricmanager")])
+def test_rpm_has_names_of_its_own(branch: str, manager: str) -> None:
+    node = facts("h100", distribution="Rocky", version="9.4", nvswitches=4)
+    driver = plan(node, nvidia_driver_version=branch)["stages"]["nvidia_driver"]
+    assert parts(driver)["fabric_manager"] == [manager]
+    assert driver["match"] is None
+
+
 def test_without_switches_there_is_none_and_apt_finds_the_version_itself() -> None:
     driver = stage(facts("h100"), nvidia_driver_version="570")
     assert parts(driver) == {"persistence": []}
