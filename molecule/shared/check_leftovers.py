@@ -16,7 +16,7 @@ OTHERS = re.compile(
     r"/(dev|proc|root|run|sys|tmp)/|/var/(cache|log|tmp)/|/var/lib/(apt|dpkg|systemd|ucf)/|/opt/recorded|.*/__pycache__"
 )
 # What docs/removal.md names, and no more. Debian's packages leave the user that they made: its number must not go to somebody else.
-KNOWN = re.compile(r"/var/lib/dkms(/mok\.(key|pub))?$")
+KNOWN = re.compile(r"/var/lib/dkms(/mok\.(key|pub))?$|(/usr)?/lib/modules(/[^/]+(/modules\.[a-z.]+)?)?$")
 LEFT = {"group nvpd", "user nvpd"}
 
 
