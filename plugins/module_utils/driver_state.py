@@ -141,7 +141,7 @@ def build(state: list[dict[str, Any]], run: Run, running: str, root: str = "/") 
     if not lacking:
         return Built([], {})
     code, out, err = run(["dkms", "status"])
-    sources = parse_dkms_status(out) if code == 0 else []
+    sources = (parse_dkms_status(out) if code == 0 else []) or register(run, root)
     if not sources:
         raise dkms_error(
             lacking[0]["release"], "nvidia", "", "DKMS has no source of the driver: " + (err or out).strip()
@@ -161,6 +161,18 @@ def build(state: list[dict[str, Any]], run: Run, running: str, root: str = "/") 
     if fatal:
         raise built.failed[fatal[-1]]
     return built
+
+
+def register(run: Run, root: str = "/") -> list[dict[str, str]]:
+    """Tell DKMS of the driver's source that lies there and that it does not know.
+
+    With rpm the other flavour of one version comes before the former one goes, whose script takes that version out of DKMS.
+    """
+    for settings in glob.glob(os.path.join(root, "usr/src/nvidia*-*/dkms.conf")):
+        name, _dash, version = os.path.basename(os.path.dirname(settings)).rpartition("-")
+        if run(["dkms", "add", f"{name}/{version}"])[0] == 0:
+            return [{"name": name, "version": version}]
+    return []
 
 
 def without_module(kernel: str, why: str) -> GpufleetError:

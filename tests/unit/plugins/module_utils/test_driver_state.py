@@ -108,6 +108,31 @@ def test_build_installs_for_the_headers_kernel(node):
     assert commands.seen == ["dkms status", f"dkms install --force nvidia-current/{VERSION} -k {KERNEL}"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_source_that_dkms_forgot_is_added_again(node, there):
+    """Of one version the other flavour came, and the former one's script took the version out of DKMS."""
+    module = node / "lib/modules" / KERNEL / "extra/nvidia.ko"
+    (node / "lib/modules" / KERNEL / "updates/dkms/nvidia-current.ko").unlink()
+    module.parent.mkdir()
+    if there:
+        (node / "usr/src/nvidia-570.211.01").mkdir(parents=True)
+        (node / "usr/src/nvidia-570.211.01/dkms.conf").touch()
+    commands = Commands(
+        {"dkms status": (0, "", "")}, lambda command: module.touch() if command[1] == "install" else None
+    )
+    state = driver_state.kernels(str(node))
+    if there:
+        assert driver_state.build(state, commands, KERNEL, str(node)) == ([KERNEL], {})
+        assert commands.seen[1:] == [
+            "dkms add nvidia/570.211.01",
+            f"dkms install --force nvidia/570.211.01 -k {KERNEL}",
+        ]
+        return
+    with pytest.raises(GpufleetError) as caught:
+        driver_state.build(state, commands, KERNEL, str(node))
+    assert "has no source" in str(caught.value)
+
+
 def test_failed_build_shows_the_end_of_the_log(node):
     (node / "lib/modules" / KERNEL / "updates/dkms/nvidia-current.ko").unlink()
     log = node / "var/lib/dkms/nvidia-current" / VERSION / "build"
