@@ -16,6 +16,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import (
     driver_libraries,
     driver_module,
     driver_packages,
+    driver_remains,
 )
 from ansible_collections.gpufleet.stack.plugins.module_utils.driver_packages import Package, upstream
 from ansible_collections.gpufleet.stack.plugins.module_utils.pci import PciDevice, read_text
@@ -139,6 +140,7 @@ def facts(node: Node, system: dict[str, Any]) -> dict[str, Any]:
         "competitor": _competitor(node, running.version is not None),
         "package": driver_packages.facts(found),
         "held": any(package.held for package in found) if found else None,
+        "runfile": driver_remains.facts(node.sysroot, libraries, module.version, found[0].name if found else None),
         "library_version": driver_libraries.version_in_use(node.sysroot, libraries),
         "dkms": _dkms(dkms, found),
         "module_signed": module.signed,

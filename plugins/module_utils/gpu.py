@@ -63,6 +63,13 @@ def _packages(sysroot: str, scan: pci.PciScan, loaded: bool) -> dict[str, driver
     return driver_packages.installed(sysroot, ask_rpm=traces or bool(driver_libraries.versions(sysroot)))
 
 
+def _broken(runfile: dict[str, Any] | None) -> list[dict[str, str]]:
+    if not runfile or not runfile["problems"]:
+        return []
+    message = f"NVIDIA's installer left a driver {runfile['version'] or ''} that is not whole: "
+    return [{"code": "GF-RUNFILE-BROKEN", "message": message + "; ".join(runfile["problems"])}]
+
+
 def collect(sysroot: str = "/", nvml_library: str | None = None, nvml_timeout: float = 5.0) -> dict[str, Any]:
     """The facts ``gpufleet_gpu``, every key always there.
 
@@ -104,5 +111,5 @@ def collect(sysroot: str = "/", nvml_library: str | None = None, nvml_timeout: f
         "persistence_daemon": None if services is None else gpu_usage.PERSISTENCE_DAEMON in services,
         "busy": gpu_usage.busy(sysroot, processes.holders, pids),
         "reboot_needed": driver.reboot_needed(driver_facts, 0 if board else usable, virtualization),
-        "errors": [*answer.errors, *misfits],
+        "errors": [*answer.errors, *misfits, *_broken(driver_facts["runfile"])],
     }

@@ -73,8 +73,7 @@ def ask(run: Run, packages: list[str]) -> Transaction:
 
     Held packages may be part of the answer, so that they can be named, where apt itself would only refuse.
     """
-    command = ["apt-get", "install", "--simulate", "--assume-yes", "--no-install-recommends", "--allow-downgrades"]
-    code, out, err = run([*command, "-o", "APT::Ignore-Hold=true", "--allow-change-held-packages", "--", *packages])
+    code, out, err = run(_install("--simulate", packages))
     if code != 0:
         return Transaction(False, [], err.strip() or out.strip())
     steps = [Step(match[2], match[3], match[4] if match[1] == "Inst" else None) for match in _STEP.finditer(out)]
@@ -90,6 +89,30 @@ def exact(packages: list[str], steps: list[Step]) -> list[str]:
     replaced = [step for step in steps if step.before and step.after and not step.name.startswith("linux-")]
     changed = {plain(step.name): step.after for step in replaced}
     return [f"{name}={changed[name]}" if changed.get(name) else name for name in packages]
+
+
+def _install(how: str, packages: list[str]) -> list[str]:
+    command = ["apt-get", "install", how, "--assume-yes", "--no-install-recommends", "--allow-downgrades"]
+    return [*command, "-o", "APT::Ignore-Hold=true", "--allow-change-held-packages", "--", *packages]
+
+
+def fetch(run: Run, packages: list[str], transaction: Transaction) -> None:
+    """Fetch what the transaction installs.
+
+    :raises GpufleetError: GF-APT-FETCH
+    """
+    said = transaction.said
+    if transaction.known:
+        code, out, err = run(_install("--download-only", packages))
+        if code == 0:
+            return
+        said = err.strip() or out.strip()
+    raise GpufleetError(
+        "GF-APT-FETCH",
+        f"the packages cannot be fetched, nothing was changed for them: {said}",
+        "a source in /etc/apt does not answer or lacks them, or the disk is full",
+        f"apt-get install --download-only {' '.join(packages)} on the node shows it; then run the playbook again",
+    )
 
 
 def update(run: Run, tries: int = 3, sleep: Callable[[float], None] = time.sleep) -> None:

@@ -98,6 +98,9 @@ _DRIVER = (
     Rule("/lib/modules/{release}/modules.dep", _lines(r"^\S*nvidia\S*\.ko\S*:")),
     Rule("/var/lib/dkms/nvidia*/*/{release}", kind="directory"),
     Rule("/var/lib/dkms/nvidia*/[0-9]*", kind="directory"),
+    Rule("/var/lib/dkms/nvidia/[0-9]*/source", kind="link"),
+    Rule("/usr/src/nvidia-*", kind="directory"),
+    Rule("/var/lib/nvidia/log", _lines(r"^\d{3}\.\d")),
     Rule("/var/lib/dkms/nvidia*/kernel-*", kind="link"),
     *(
         Rule(f"{folder}/{name}", texts.nothing)

@@ -17,11 +17,14 @@ from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import (
     alternatives,
+    driver_remains,
+    driver_runfile,
     environment_files,
     login_environment,
     receipts,
     removal_baseline,
     rollback,
+    runfile,
     trees,
     vendor_repository,
 )
@@ -106,6 +109,7 @@ class Plan:
     forgotten: list[str] = field(default_factory=list)
     state: bool = False
     spared: str = ""
+    installer: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """All that goes, one line each, for the diff."""
@@ -115,6 +119,7 @@ class Plan:
             *(f"link {path}" + (f" (again to {to})" if to else "") for path, to in sorted(self.links.items())),
             *(f"alternative {name} to {path}" for name, path in self.alternatives),
             *(f"directory {path}" for path in sorted(self.trees)),
+            *(["the driver of NVIDIA's installer"] if self.installer else []),
             *(f"package {name} (again automatic)" for name in self.automatic),
             *(f"receipt {stage}" for stage in self.forgotten),
             *([f"directory {self.wish.state_dir}"] if self.state else []),
@@ -160,6 +165,8 @@ def make_plan(wish: Wish, manager: Manager, kernel: str) -> Plan:
             "gpufleet_remove: [verify, pytorch, python]",
         )
     _spare_shared(plan)
+    if "nvidia_driver" in going:
+        plan.installer = _of_installer(going["nvidia_driver"], wish.root)
     for receipt in going.values():
         _plan_trees(plan, receipt)
         _plan_files(plan, receipt)
@@ -235,12 +242,26 @@ def _plan_trees(plan: Plan, receipt: dict[str, Any]) -> None:
             plan.trees.append(path)
 
 
+def _of_installer(receipt: dict[str, Any], root: str) -> list[str]:
+    """The paths that NVIDIA's installer brought, where our role ran it: its own uninstaller takes them."""
+    ours = (receipt.get("stage") or {}).get("source") == "runfile" or driver_runfile.UNINSTALLER in receipt.get(
+        "links", {}
+    )
+    listed = driver_remains.read_list(root)
+    if not ours or driver_remains.facts(root, [], None, None) is None:
+        return []
+    paths = [*listed.files, *listed.links] if listed else []
+    return [*paths, driver_runfile.INSTALLER, driver_runfile.UNINSTALLER, "/" + driver_remains.LIST]
+
+
 def _plan_files(plan: Plan, receipt: dict[str, Any]) -> None:
     for path, digest in _known(receipt, "files").items():
         # Of zsh's own file only our block is ours: it goes with the last of our files that it reads.
         if path in ZPROFILES or not os.path.lexists(within(plan.wish.root, path)):
             continue
         if _others_have(plan, "files", path) or path.startswith(plan.wish.state_dir + "/") or _is_spared(plan, path):
+            continue
+        if path in plan.installer:
             continue
         if path in _before(receipt, "files"):
             plan.kept[path] = THERE_BEFORE
@@ -272,7 +293,7 @@ def _unedited(wish: Wish, path: str, digest: str | None) -> bool:
 def _plan_links(plan: Plan, receipt: dict[str, Any]) -> None:
     for path, target in _known(receipt, "links").items():
         now = receipts.link_target(within(plan.wish.root, path))
-        if now is None or _others_have(plan, "links", path) or _is_spared(plan, path):
+        if now is None or _others_have(plan, "links", path) or _is_spared(plan, path) or path in plan.installer:
             continue
         leads_to = os.path.normpath(os.path.join(os.path.dirname(path), now))
         former = _before(receipt, "links").get(path)
@@ -311,6 +332,9 @@ def _plan_leftovers(plan: Plan) -> None:
         for path in _found(root, prefix + "/envs/*/*") + _found(root, prefix + "/envs/*/.building-*"):
             _plan_environment(plan, path)
         plan.files += [path for path in _found(root, prefix + "/envs/*/.lock") if _only_ours_beside(plan, path)]
+    for role in runfile.PROGRAMS:
+        if role in plan.stages:
+            plan.trees += _found(root, f"{runfile.CACHE}/{role}")
     for stage, folder in (("cudnn", "cudnn"), ("cuda_toolkit", "cuda")):
         if stage in plan.stages:
             patterns += [f"{folder}/*{trees.NEW_SUFFIX}", f"{folder}/*{OLD_SUFFIX}"]
@@ -385,7 +409,7 @@ def _plan_directories(plan: Plan, going: dict[str, dict[str, Any]]) -> None:
     prefix = plan.wish.prefix.rstrip("/")
     made = {path for receipt in going.values() for path in receipt.get("directories", [])}
     made |= {os.path.dirname(path) for path in [*plan.trees, *plan.files, *plan.links] if path.startswith(prefix + "/")}
-    made |= {prefix + "/envs", prefix + "/libexec", prefix + "/tools", prefix + "/modulefiles", prefix}
+    made |= {runfile.CACHE, prefix + "/envs", prefix + "/libexec", prefix + "/tools", prefix + "/modulefiles", prefix}
     plan.directories = sorted(made, key=lambda path: (-path.count("/"), path))
 
 
@@ -473,6 +497,9 @@ def refuse(plan: Plan, manager: Manager) -> None:
 def carry_out(plan: Plan, manager: Manager, run: Run) -> None:
     """Let everything go that the plan has, but for the receipts (``forget``)."""
     root = plan.wish.root
+    # Before the packages: it removes its module with DKMS.
+    if plan.installer:
+        driver_runfile.uninstall(run, root)
     for name, path in plan.alternatives:
         do(run, [alternatives.PROGRAM, "--remove", name, path], f"{alternatives.PROGRAM} --remove")
     for path, former in plan.links.items():

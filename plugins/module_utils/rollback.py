@@ -16,7 +16,7 @@ import os
 import shutil
 from typing import Any, Iterable, NamedTuple
 
-from ansible_collections.gpufleet.stack.plugins.module_utils import dnf_transaction, receipts, removal_baseline
+from ansible_collections.gpufleet.stack.plugins.module_utils import dnf_transaction, receipts, removal_baseline, runfile
 from ansible_collections.gpufleet.stack.plugins.module_utils.commands import Run
 from ansible_collections.gpufleet.stack.plugins.module_utils.driver_packages import upstream
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
@@ -27,10 +27,11 @@ KEPT = {
     "nvidia_driver": (
         "version", "source", "flavour", "components", "packages", "obsolete", "blacklist", "kernel_release", "sysroot",
         "hold", "hold_kernel", "reboot", "digest", "wanted", "parts", "match", "module_stream", "versionlock",
-        "modules", "suite",
+        "modules", "suite", "installer",
     ),
     "cuda_toolkit": ("default", "toolkits", "profile", "modulefiles", "hold", "digest", "wanted"),
 }  # fmt: skip
+KEPT_OF_INSTALLER = ("sha256", "version", "architecture", "options", "optional")
 KEPT_OF_TOOLKIT = ("version", "full_version", "source", "layout", "path", "packages", "components", "suite")
 CACHE = "var/cache/apt/archives"
 DIRECTORY = "var/lib/gpufleet/rollback"
@@ -52,6 +53,8 @@ def keepable(role: str, stage: dict[str, Any] | None) -> dict[str, Any] | None:
     kept = {key: stage[key] for key in KEPT[role] if key in stage}
     if "toolkits" in kept:
         kept["toolkits"] = [{key: each[key] for key in KEPT_OF_TOOLKIT if key in each} for each in kept["toolkits"]]
+    if kept.get("installer"):
+        kept["installer"] = {key: kept["installer"][key] for key in KEPT_OF_INSTALLER}
     return kept
 
 
@@ -123,8 +126,31 @@ def _plain(package: str) -> str:
     return package.partition("=")[0]
 
 
+def _replaced(stage: dict[str, Any], state: str) -> dict[str, Any] | None:
+    """The present driver, where it is from another source or of an installer: it goes first."""
+    now = (receipts.read_json(receipts.receipt_path(state, "nvidia_driver")) or {}).get("stage") or {}
+    source = now.get("source")
+    if source is None or (source == stage.get("source") and source != "runfile"):
+        return None
+    return {"source": source, "version": now["version"], "packages": []}
+
+
+def _installer(receipt: dict[str, Any], state: str, root: str) -> Way:
+    """A driver of NVIDIA's installer, which is kept on the node."""
+    stage = receipt["stage"]
+    installer = stage["installer"]
+    path = runfile.cached_path("nvidia_driver", installer["sha256"])
+    if receipts.file_digest(os.path.join(root, path.lstrip("/"))) != installer["sha256"]:
+        raise _unavailable(f"{path} is not there any more", "nvidia_driver_runfile and run the playbook")
+    extra: dict[str, Any] = {"needed": True, "repository": None, "pin": None, "back": True, "obsolete": []}
+    sources = {"installer": {**installer, "url": path}, "replaces": _replaced(stage, state)}
+    return Way({**stage, **extra, **sources}, f"driver {stage['version']} of NVIDIA's installer", [])
+
+
 def _driver(receipt: dict[str, Any], state: str, run: Run, root: str, dry: bool) -> Way:
     stage = receipt["stage"]
+    if stage.get("source") == "runfile":
+        return _installer(receipt, state, root)
     versions = receipt.get("versions", {})
     wanted = own(versions, stage["packages"])
     installed = installed_versions(root=root)
@@ -145,6 +171,7 @@ def _driver(receipt: dict[str, Any], state: str, run: Run, root: str, dry: bool)
     )
     # No repository: what is kept is the only place that has to answer.
     extra = {"packages": packages, "obsolete": obsolete, "needed": True, "repository": None, "pin": None, "back": True}
+    extra.update(installer=None, replaces=_replaced(stage, state))
     return Way({**stage, **extra}, f"driver {next(iter(wanted.values()), stage['version'])}", sorted(files))
 
 

@@ -343,6 +343,22 @@ ansible_facts:
               description: Whether that package is on hold or locked to its version; null where there is no package.
               returned: always
               type: bool
+            runfile:
+              description: What NVIDIA's installer left on the node; null where there is nothing of one.
+              returned: always
+              type: dict
+              contains:
+                version:
+                  description: The driver's version, as the installer wrote it down.
+                  returned: always
+                  type: str
+                  sample: 570.211.01
+                problems:
+                  description: What of it is not whole, in words. Empty for a driver that is.
+                  returned: always
+                  type: list
+                  elements: str
+                  sample: [nvidia-uninstall is missing]
             library_version:
               description: Version of the libraries in user space.
               returned: always

@@ -55,6 +55,11 @@ options:
     description: Seconds to wait for another package manager. A dry run does not wait.
     type: int
     default: 600
+  fetch:
+    description: Whether apt fetches the packages, so that nothing has to come over the network when they are installed. A dry run
+      fetches nothing.
+    type: bool
+    default: false
   packages:
     description: Packages as C(apt-get install) takes them, C(name=version) for one version. With dnf a version may be a pattern.
     type: list
@@ -162,6 +167,8 @@ def with_apt(module: AnsibleModule, run: commands.Run) -> Answer:
     transaction = package_transaction.ask(run, packages)
     package_transaction.check(transaction.steps, os.uname().release, held, params["driver"])
     asked = package_transaction.exact(packages, transaction.steps) if params["driver"] else packages
+    if params["fetch"] and not module.check_mode:
+        package_transaction.fetch(run, asked, transaction)
     return Answer(transaction, asked, without, repaired)
 
 
@@ -203,6 +210,7 @@ def main() -> None:
             "obsolete": {"type": "list", "elements": "str", "default": []},
             "repair": {"type": "bool", "default": False},
             "update": {"type": "bool", "default": False},
+            "fetch": {"type": "bool", "default": False},
             "lock_timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,

@@ -162,7 +162,8 @@ def remove(module: AnsibleModule, run: removal_packages.Run) -> removal.Plan:
     plan = removal.make_plan(wish_of(module), manager, platform.release())
     removal_use.refuse_trees_in_use(plan.trees)
     # What is held by us stays out of the plan, and goes as soon as it is let go.
-    if "nvidia_driver" in plan.stages and (plan.packages or removal_packages.HELD in plan.kept.values()):
+    held = removal_packages.HELD in plan.kept.values()
+    if "nvidia_driver" in plan.stages and (plan.packages or plan.installer or held):
         removal_use.refuse_busy_gpus(module.params["gpu_sysroot"])
     removal.refuse(plan, manager)
     if not module.check_mode:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.cudnn import NO_CUDNN
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import nothing
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.former import SOURCES
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.toolkit import NO_TOOLKIT
 
 Row = dict[str, Any]
@@ -47,12 +48,12 @@ def _check_driver(plan: Row, node: Row, there: Row) -> None:
     stage = plan["stages"]["nvidia_driver"]
     if not stage["wanted"]:
         return
-    if there["installed_version"] and there["source"] != stage["source"]:
-        # Two sources on one node get into each other's way: the former one has to be removed first.
+    reason = _former_stays(stage, node, there)
+    if reason is not None:
         _refuse(
             plan,
             f"replacing driver {there['installed_version']} by {stage['version']} ({stage['source']})",
-            f"the one that is there came from {there['source'] or 'an unknown source'}, and the role removes none so far",
+            reason,
             ["remove it yourself first, or leave it: nvidia_driver_version: auto and nvidia_driver_source: auto"],
         )
         return
@@ -62,7 +63,7 @@ def _check_driver(plan: Row, node: Row, there: Row) -> None:
     advice = []
     if stage["source"] == "distro" and node["package_manager"] == "apt":
         advice.append("take NVIDIA's own packages: nvidia_driver_source: nvidia")
-    names = ", ".join(stage["packages"]) or f"NVIDIA's installer {stage['version']}"
+    names = ", ".join(stage["packages"])
     _refuse(
         plan,
         f"installing the driver {stage['version']} ({stage['source']}) on {node['distribution']}",
@@ -71,10 +72,26 @@ def _check_driver(plan: Row, node: Row, there: Row) -> None:
     )
 
 
+def _former_stays(stage: Row, node: Row, there: Row) -> str | None:
+    """Why the role can't take the driver away that has to go first, or None where it can or where nothing has to go."""
+    former = stage["replaces"]
+    if former is None:
+        if there["installed_version"] and there["source"] != stage["source"]:
+            return (
+                f"nobody knows where driver {there['installed_version']} came from, so nobody knows what belongs to it"
+            )
+        return None
+    if former["source"] not in SOURCES:
+        return f"it came from {former['source']}, and the role does not know how to take that away"
+    if node["package_manager"] != "apt":
+        return "the role changes a driver's source with apt only, so far"
+    return None
+
+
 def _driver_lacks(stage: Row, node: Row) -> str | None:
     """Why the role can't install this driver, or None where it can."""
     if stage["source"] == "runfile":
-        return "the driver role does not run NVIDIA's installer, so far"
+        return None if node["package_manager"] == "apt" else "NVIDIA's installer is run with apt beside it only, so far"
     if stage["source"] == "distro":
         return _archive_lacks(node)
     return _repository_lacks(stage["repository"], node)
@@ -140,7 +157,7 @@ def _check_cudnn(plan: Row, node: Row) -> None:
 
 def _toolkit_lacks(toolkit: Row, node: Row) -> str | None:
     """Why the role can't install this toolkit, or None where it can."""
-    if toolkit["source"] == "wheels":
+    if toolkit["source"] in ("wheels", "runfile"):
         return None
     if toolkit["source"] == "distro":
         return _archive_lacks(node)

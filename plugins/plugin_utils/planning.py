@@ -21,7 +21,7 @@ Row = dict[str, Any]
 Resolver = Callable[[Row, Row, Row], Row]
 # What says how a stage stands, as opposed to what it is: a driver that gets loaded is not another wish.
 # Headers are those that are lacking now: a kernel that comes or goes is no other wish, and the probe finds one without a module.
-STANDING = ("needed", "because", "why", "digest", "driver_pending", "reboot", "headers")
+STANDING = ("needed", "because", "why", "digest", "driver_pending", "reboot", "headers", "replaces")
 # Sizes are told, not carried out: a better figure in the catalog is no reason to work on a node.
 SIZES = ("download_mib", "disk_mib")
 
@@ -120,6 +120,9 @@ def stand(role: str, stage: Row, receipt: Row | None, known: bool = True) -> Non
 def _needed(stage: Row, receipt: Row | None, known: bool) -> tuple[bool, str]:
     if not stage["wanted"]:
         return False, stage["why"][0]
+    former = stage.get("replaces")
+    if former is not None:
+        return True, f"driver {former['version'] or 'of an unknown version'} ({former['source']}) has to go first"
     if receipt is None:
         return True, "it was never completed on this node"
     if not receipt["holds"]:

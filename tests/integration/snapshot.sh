@@ -12,6 +12,6 @@ find /etc -type f ! -name ld.so.cache ! -path /etc/hosts ! -name 'passwd*' ! -na
 	-exec sha256sum {} + | sort -k 2 | sed 's/^/file /'
 find /etc /usr/local /opt -type l -printf 'link %p -> %l\n' | sort
 find /etc /usr/local /opt -path /opt/recorded -prune -o -type d -printf 'directory %p %m\n' | sort
-for path in /var/lib/gpufleet /var/cache/gpufleet /opt/gpufleet; do
+for path in /var/lib/gpufleet /var/cache/gpufleet /var/cache/gpufleet-runfiles /opt/gpufleet; do
 	if [ -e "$path" ]; then echo "path $path"; fi
 done

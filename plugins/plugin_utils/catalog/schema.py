@@ -144,6 +144,16 @@ TABLES: dict[str, Table] = {
         },
         {"suite": "text", "withdrawn": "text"},
     ),
+    "driver.installer_options": Table(
+        ("option",),
+        {
+            "option": "text",
+            "flavour": ("any", *FLAVOURS),
+            "first_branch": "version?",
+            "last_branch": "version?",
+            "required": "flag",
+        },
+    ),
     "driver.precompiled": Table(
         ("distribution", "version"),
         {

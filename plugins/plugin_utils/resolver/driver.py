@@ -14,6 +14,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
     driver_conflicts,
     driver_options,
     gpus,
+    installer,
     kernels,
     parts,
 )
@@ -99,6 +100,8 @@ def _kept(decision: Decision, there: Driver) -> list[Choice]:
         return []
     if source != "auto" and source != driver["source"]:
         return []
+    if source == "runfile" and there.version != installer.wanted_version(decision):
+        return []
     kind = driver["flavour"] or (None if flavour == "auto" else flavour)
     if not _drives_all(decision, there, kind):
         return []
@@ -118,14 +121,16 @@ def _drives_all(decision: Decision, there: Driver, flavour: str | None) -> bool:
 def _option_in_care(decision: Decision, there: Driver, flavour: str | None) -> Option | None:
     """What keeps an installed driver in the collection's care (packages, settings, receipt); None leaves it as it is.
 
-    That is the distribution's own, and one from NVIDIA's repository that we installed: of an image's driver nobody
-    knows which packages were chosen.
+    That is the distribution's own, one from NVIDIA's repository that we installed (of an image's driver nobody
+    knows which packages were chosen), and one of an installer that is named.
     """
     source = decision.facts["gpu"]["driver"]["source"]
     if source == "distro":
         candidates = driver_options.archive(decision)
     elif source == "nvidia" and "nvidia_driver" in decision.facts["node"]["managed"]:
         candidates = driver_options.nvidia(decision)
+    elif source == "runfile" and decision.wanted["nvidia_driver_source"] == "runfile":
+        candidates = _sources(decision)
     else:
         candidates = []
     exact = decision.wanted["nvidia_driver_version"] if source == "nvidia" else "auto"
@@ -161,7 +166,7 @@ def _serves(decision: Decision, option: Option) -> bool:
 
 def _installable(decision: Decision, there: Driver | None, quiet: bool) -> list[Choice]:
     """What can be installed; ``quiet`` where a driver is there that does, so that finding no other is no fault."""
-    unasked = decision.wanted["nvidia_driver_version"] == "auto"
+    unasked = all(decision.wanted[f"nvidia_driver_{part}"] == "auto" for part in ("version", "source"))
     if there is not None and unasked and decision.facts["gpu"]["driver"]["source"] not in ("distro", "nvidia"):
         driver_conflicts.foreign(decision, there)
         return []
@@ -176,7 +181,11 @@ def _sources(decision: Decision) -> list[Option]:
     ways = {"distro": driver_options.archive, "nvidia": driver_options.nvidia, "runfile": driver_options.runfile}
     source = decision.wanted["nvidia_driver_source"]
     names = ("distro", "nvidia") if source == "auto" else (source,)
-    return [option for name in names for option in ways[name](decision)]
+    found = [option for name in names for option in ways[name](decision)]
+    if source != "runfile":
+        return found
+    named = (installer.of_version(decision, option) for option in found if installer.fits(decision))
+    return [option for option in named if option]
 
 
 def _filtered(decision: Decision) -> list[Option]:
@@ -198,6 +207,8 @@ def _filtered(decision: Decision) -> list[Option]:
 
 
 def _of_version(decision: Decision, option: Option) -> Option | None:
+    if option.source == "runfile":
+        return option  # it is of the file's version already
     return driver_options.of_version(option, decision.wanted["nvidia_driver_version"])
 
 
@@ -210,8 +221,7 @@ def _of_flavour(decision: Decision, option: Option) -> Option | None:
 
 
 def _with_fabric(decision: Decision, option: Option) -> Option | None:
-    manager = option.source == "runfile" or option.row["fabric_manager"]
-    return option if manager or not gpus.has_fabric(decision) else None
+    return option if option.row["fabric_manager"] or not gpus.has_fabric(decision) else None
 
 
 def _with_parts(decision: Decision, option: Option) -> Option | None:

@@ -5,7 +5,13 @@
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import driver_options, gpus, kernels, parts
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
+    driver_options,
+    gpus,
+    installer,
+    kernels,
+    parts,
+)
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.driver_options import Option
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.fit import Driver
@@ -43,6 +49,9 @@ def _range_in_words(decision: Decision, device: Row, branches: list[str]) -> str
 def no_source(decision: Decision) -> None:
     """Neither packages nor a repository."""
     source = decision.wanted["nvidia_driver_source"]
+    if source == "runfile":
+        _no_installer(decision)
+        return
     asked = "" if source == "auto" else f" ({source})"
     decision.conflict(
         "GF-DRIVER-SOURCE",
@@ -51,6 +60,24 @@ def no_source(decision: Decision) -> None:
             "the catalog has neither packages of the distribution nor a repository of NVIDIA's for it that were asked for"
         ],
         ["install the driver yourself and set nvidia_driver_version: none"],
+    )
+
+
+def _no_installer(decision: Decision) -> None:
+    """The named installer is of another version than the wanted one, or made for other processors."""
+    wish, place = decision.wanted["nvidia_driver_version"], decision.wanted["nvidia_driver_runfile"]
+    named = installer.driver(place)
+    wrong = not installer.fits(decision)
+    decision.conflict(
+        "GF-DRIVER-SOURCE" if wrong else "GF-DRIVER-VERSION",
+        f"the installer {installer.basename(place)} is not for {decision.architecture}"
+        if wrong
+        else f"driver {wish} is not to be had from the installer {installer.basename(place)}",
+        [
+            f"its name says version {named.version} for {named.architecture}",
+            "the catalog knows the branches " + ", ".join(driver_options.branches(decision)),
+        ],
+        ["name the installer of this version and architecture: nvidia_driver_runfile and nvidia_driver_runfile_sha256"],
     )
 
 

@@ -92,8 +92,9 @@ def nvidia(decision: Decision) -> list[Option]:
 def runfile(decision: Decision) -> list[Option]:
     """NVIDIA's installer, of every branch, for a node on which packages are not wanted."""
     known = branches(decision)
+    nothing: Row = {"packages": [], "fabric_manager": None}
     found = [
-        Option(Driver(branch, row["max_cuda"]), row, "runfile", flavour, {"source": row["source"]})
+        Option(Driver(branch, row["max_cuda"]), row, "runfile", flavour, {"source": row["source"], **nothing})
         for branch, row in known.items()
         for flavour in ("open", "proprietary")
     ]

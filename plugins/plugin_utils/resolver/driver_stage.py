@@ -8,8 +8,10 @@ from __future__ import annotations
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
     driver,
     driver_options,
+    former,
     gpus,
     headers,
+    installer,
     kernels,
     node,
     parts,
@@ -23,7 +25,7 @@ EMPTY: Row = {
     "version": None, "source": None, "flavour": None, "components": [], "packages": [], "obsolete": [], "blacklist": [],
     "kernel_release": None, "sysroot": "/", "repository": None, "pin": None, "module_stream": None, "versionlock": None,
     "download_mib": None, "disk_mib": None, "reboot": False, "hold": [], "hold_kernel": False,
-    "headers": [], "parts": [], "match": None, "modules": None, "suite": None,
+    "headers": [], "parts": [], "match": None, "modules": None, "suite": None, "installer": None, "replaces": None,
 }  # fmt: skip
 
 
@@ -36,7 +38,9 @@ def plan(decision: Decision, choice: driver.Choice | None) -> Row:
         return nothing(choice.why, **{**EMPTY, "reboot": pending})
     option = choice.option
     way, reason = kernels.modules(decision, option)
-    own, others = _own(decision, option, way), parts.plan(decision, option)
+    own = _own(decision, option, way)
+    # An installer brings no service of the system.
+    others = parts.plan(decision, option) if option.source != "runfile" else []
     tied = [name for part in others for name in part["tied"]]
     decision.uses(f"the packages of driver {option.driver.version}", option.row)
     if way == "dkms":  # Ubuntu signed the others
@@ -67,11 +71,24 @@ def plan(decision: Decision, choice: driver.Choice | None) -> Row:
         "disk_mib": option.row.get("disk_mib"),
         "reboot": _reboot(decision, option),
         # Not the headers: a kernel that comes without them would have no module.
-        "hold": [*own, *tied] if decision.wanted["gpufleet_hold"] else [],
+        "hold": _held(decision, option, [*own, *tied]),
         "hold_kernel": decision.wanted["gpufleet_hold"] and decision.wanted["gpufleet_hold_kernel"],
         "parts": others,
         "match": _match(decision, option, own, tied),
+        "installer": installer.stage(decision, option),
+        "replaces": former.replaced(decision, option),
     }
+
+
+def _held(decision: Decision, option: Option, names: list[str]) -> list[str]:
+    if not decision.wanted["gpufleet_hold"]:
+        return []
+    if option.source == "runfile":
+        decision.warn(
+            "GF-HOLD-RUNFILE",
+            "gpufleet_hold has nothing to hold of a driver from NVIDIA's installer: no package manager upgrades it",
+        )
+    return names
 
 
 def _built(way: str, reason: str) -> str:
@@ -86,7 +103,10 @@ def _own(decision: Decision, option: Option, way: str) -> list[str]:
 
 def _packages(decision: Decision, option: Option, way: str, own: list[str], others: list[Row]) -> list[str]:
     if option.source == "runfile":
-        return []
+        # What the installer builds with.
+        family = (node.distribution(decision) or {"family": None})["family"]
+        tools = decision.catalog["driver"]["installer_packages"].get(family, [])
+        return [headers.package(decision, option.row), *tools]
     needed = [headers.package(decision, option.row)] if way == "dkms" else []
     tied = {*own, *(name for part in others for name in part["tied"])}
     names = [*own, *(name for part in others for name in part["packages"])]

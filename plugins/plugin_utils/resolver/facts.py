@@ -40,6 +40,8 @@ _DRIVER: dict[str, tuple[type, Any]] = {
     "cuda_version": (str, None),
     "competitor": (str, None),
     "dkms": (dict, None),
+    "package": (dict, None),
+    "runfile": (dict, None),
 }
 _NODE: dict[str, tuple[type, Any]] = {
     "distribution": (str, None),
@@ -67,6 +69,8 @@ def read(facts: Any) -> tuple[Row, list[str]]:
         return {}, wrong
     gpu = _typed(parts["gpu"], _GPU, "gpu", wrong)
     gpu["driver"] = _typed(gpu["driver"], _DRIVER, "gpu.driver", wrong)
+    if gpu["driver"]["runfile"] is not None:
+        gpu["driver"]["runfile"] = {"version": None, "problems": [], **gpu["driver"]["runfile"]}
     gpu["devices"] = [_device(each, f"gpu.devices[{number}]", wrong) for number, each in enumerate(gpu["devices"])]
     gpu["kernel"] = {"release": None, "secure_boot": None, **gpu["kernel"]}
     node = _typed(parts["node"], _NODE, "node", wrong)

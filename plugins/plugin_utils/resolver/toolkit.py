@@ -12,6 +12,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
     environment,
     fit,
     gpus,
+    installer,
     node,
     repository,
 )
@@ -42,6 +43,7 @@ class Offer(NamedTuple):
     source: str
     row: Row
     archive: Row | None = None
+    installer: Row | None = None
 
 
 def plan(decision: Decision, chosen: list[Environment], driver: Driver | None) -> Row:
@@ -72,7 +74,29 @@ def offers(decision: Decision) -> list[Offer]:
     Wheels have to be asked for: packages are what other software of the node finds.
     """
     wanted = _sources(decision)
-    return [offer for offer in _everything(decision) if offer.source in wanted]
+    found = [offer for offer in _everything(decision) if offer.source in wanted]
+    if "runfile" in wanted:
+        found += _installers(decision)
+    # The distribution's packages of the toolkit depend on packages of the driver: apt would bring a second one.
+    return [offer for offer in found if offer.source != "distro" or not _driver_of_installer(decision)]
+
+
+def _driver_of_installer(decision: Decision) -> bool:
+    wish, there = decision.wanted["nvidia_driver_source"], decision.facts["gpu"]["driver"]["source"]
+    return bool(decision.devices) and (wish == "runfile" or (there == "runfile" and wish in ("auto", "none")))
+
+
+def _installers(decision: Decision) -> list[Offer]:
+    """The toolkits whose installers a user named, as far as the catalog knows their series."""
+    rows = {row["version"]: row for row in decision.catalog["cuda"]["toolkits"]}
+    newest = _newest_of_series(decision)
+    found = []
+    for version, named in installer.toolkits(decision):
+        series = ".".join(version.split(".")[:2])
+        row = rows.get(version) or newest.get(series)
+        if row is not None:
+            found.append(Offer(series, version, "runfile", row, installer=named))
+    return found
 
 
 def _sources(decision: Decision) -> list[str]:
@@ -175,7 +199,9 @@ def _asked(decision: Decision, wish: str, driver: Driver | None) -> Offer | None
 
 def _has_row(decision: Decision, offer: Offer, wish: str) -> bool:
     """Whether an exact version is one that NVIDIA's repository keeps beside the newest of its series."""
-    return offer.source != "distro" and any(row["version"] == wish for row in decision.catalog["cuda"]["toolkits"])
+    return offer.source in ("nvidia", "wheels") and any(
+        row["version"] == wish for row in decision.catalog["cuda"]["toolkits"]
+    )
 
 
 def _stage(decision: Decision, found: list[Offer], reason: str, driver: Driver | None) -> Row:
@@ -208,7 +234,12 @@ def _total(rows: list[Row | None], field: str) -> int | None:
 
 
 def _place(decision: Decision, offer: Offer) -> str:
-    places = {"distro": decision.platform, "nvidia": "NVIDIA's repository", "wheels": "NVIDIA's component wheels"}
+    places = {
+        "distro": decision.platform,
+        "nvidia": "NVIDIA's repository",
+        "wheels": "NVIDIA's component wheels",
+        "runfile": "NVIDIA's installer",
+    }
     return places[offer.source]
 
 
@@ -223,16 +254,19 @@ def _toolkit(decision: Decision, offer: Offer, driver: Driver | None) -> Row:
         "index_url": "",
         "wheels": [],
         "suite": None,
+        "installer": offer.installer,
     }
     own = f"{decision.wanted['gpufleet_prefix']}/cuda/{offer.series}"
     if offer.archive is not None:
         parts = {name: offer.archive[name] for name in ("components", "packages", "layout")}
         return {**row, **parts, "path": own, "suite": _suite(decision, offer.archive, driver)}
-    if offer.source == "wheels":
-        requirement = decision.catalog["cuda"]["wheels"]["requirement"].replace("{version}", offer.version)
-        # The wheels bring no host compiler.
+    if offer.source in ("wheels", "runfile"):
+        # They bring no host compiler.
         compiler = {"apt": "g++"}.get((node.distribution(decision) or {})["family"], "gcc-c++")
-        places = {"path": own, "layout": "wheels", "components": [], "packages": [compiler]}
+        places = {"path": own, "layout": offer.source, "components": [], "packages": [compiler]}
+        if offer.source == "runfile":
+            return {**row, **places}
+        requirement = decision.catalog["cuda"]["wheels"]["requirement"].replace("{version}", offer.version)
         return {**row, **places, "requirement": requirement, "index_url": decision.wanted["pytorch_index_url"]}
     place = driver_options.repository(decision, node.distribution(decision)) or {}
     major, minor = offer.series.split(".")

@@ -9,6 +9,7 @@ import difflib
 import re
 from typing import Any
 
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import installer
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import looks_like_version
 
@@ -21,8 +22,11 @@ DEFAULTS: dict[str, Any] = {
     "nvidia_driver_container_toolkit": False,
     "nvidia_driver_modules": "auto",
     "nvidia_repository_url": "",
+    "nvidia_driver_runfile": "",
+    "nvidia_driver_runfile_sha256": "",
     "cuda_toolkit_version": "auto",
     "cuda_toolkit_source": "auto",
+    "cuda_toolkit_runfiles": [],
     "cudnn_version": "auto",
     "cudnn_source": "auto",
     "cudnn_headers": True,
@@ -53,11 +57,17 @@ CHOICES = {
     "nvidia_driver_flavour": ("auto", "open", "proprietary"),
     "nvidia_driver_imex": ("auto", "true", "false"),
     "nvidia_driver_modules": ("auto", "dkms", "precompiled"),
-    "cuda_toolkit_source": ("auto", "distro", "nvidia", "wheels"),
+    "cuda_toolkit_source": ("auto", "distro", "nvidia", "wheels", "runfile"),
     "cudnn_source": ("auto", "wheels", "nvidia"),
     "gpufleet_environment": ("profile", "modules", "none"),
 }
-TEXTS = ("pytorch_index_url", "gpufleet_catalog_overlay", "nvidia_repository_url")
+TEXTS = (
+    "pytorch_index_url",
+    "gpufleet_catalog_overlay",
+    "nvidia_repository_url",
+    "nvidia_driver_runfile",
+    "nvidia_driver_runfile_sha256",
+)
 SWITCHES = (
     "gpufleet_hold",
     "gpufleet_hold_kernel",
@@ -96,6 +106,9 @@ def check(decision: Decision, asked: dict[str, Any]) -> None:
     if isinstance(wishes["verify_seed"], bool) or not isinstance(wishes["verify_seed"], int):
         _bad(decision, "verify_seed", f"verify_seed is {wishes['verify_seed']!r}", ["use a whole number"])
     _check_environments(decision, wishes["pytorch_environments"])
+    if not decision.conflicts:
+        _check_driver_runfile(decision)
+    _check_toolkit_runfiles(decision, wishes["cuda_toolkit_runfiles"])
 
 
 def _check_choice(decision: Decision, name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -167,6 +180,58 @@ def _check_environment(decision: Decision, label: str, environment: dict[str, An
         _bad(decision, name, message, ["requirements: [transformers, tensorboard]"])
 
 
+def _check_driver_runfile(decision: Decision) -> None:
+    wishes = decision.wanted
+    if wishes["nvidia_driver_source"] != "runfile" or not decision.devices:
+        return
+    place, digest = wishes["nvidia_driver_runfile"], wishes["nvidia_driver_runfile_sha256"]
+    source = {"wish": "nvidia_driver_source", "value": None}
+    if not place:
+        message = "nvidia_driver_source is runfile, and no installer is named"
+        advice = ["nvidia_driver_runfile: path or address of NVIDIA-Linux-…run, and nvidia_driver_runfile_sha256"]
+        _conflict(decision, message, advice, source)
+    elif not installer.SHA256.match(digest):
+        message = f"nvidia_driver_runfile_sha256 is {digest!r:.80}, which is no SHA-256"
+        _conflict(
+            decision, message, ["sha256sum NVIDIA-Linux-…run tells the 64 digits; compare them with NVIDIA's"], source
+        )
+    elif not re.match(r"/|[a-z][a-z0-9+.-]*://", place):
+        _conflict(
+            decision,
+            f"nvidia_driver_runfile is {place!r:.100}",
+            ["write the full path, from / on, or an address"],
+            source,
+        )
+    elif installer.wanted_version(decision) is None:
+        message = f"the name of {installer.basename(place)} says no version"
+        _conflict(decision, message, ["keep NVIDIA's name of the file, or write nvidia_driver_version in full"], source)
+
+
+def _check_toolkit_runfiles(decision: Decision, wishes: Any) -> None:
+    name = "cuda_toolkit_runfiles"
+    if not isinstance(wishes, list):
+        _bad(decision, name, f"{name} is {wishes!r:.60}, not a list", [f"{name}: [{{file: …, sha256: …}}]"])
+        return
+    for wish in wishes:
+        if not isinstance(wish, dict) or set(wish) != {"file", "sha256"}:
+            _bad(decision, name, f"{name} has {wish!r:.100}", ["give each its file and its sha256, and nothing else"])
+        elif not isinstance(wish["file"], str) or installer.toolkit(wish["file"]).version is None:
+            _bad(
+                decision,
+                name,
+                f"{wish['file']!r:.100} is no name of a toolkit's installer",
+                ["keep NVIDIA's: cuda_12.6.3_560.35.05_linux.run"],
+            )
+        elif not re.match(r"/|[a-z][a-z0-9+.-]*://", wish["file"]):
+            _bad(decision, name, f"{wish['file']!r:.100} is no full path", ["write it from / on, or as an address"])
+        elif not isinstance(wish["sha256"], str) or not installer.SHA256.match(wish["sha256"]):
+            _bad(decision, name, f"{wish['sha256']!r:.80} is no SHA-256", ["sha256sum cuda_….run tells the 64 digits"])
+
+
 def _bad(decision: Decision, name: str, message: str, advice: list[str], value: Any = None) -> None:
     because = [f"{name} was set in the inventory, a variables file or with -e"]
     decision.conflict("GF-WISH-INVALID", message, because, advice, {"wish": name, "value": value})
+
+
+def _conflict(decision: Decision, message: str, advice: list[str], about: dict[str, Any]) -> None:
+    decision.conflict("GF-WISH-INVALID", message, ["nvidia_driver_source is runfile"], advice, about)

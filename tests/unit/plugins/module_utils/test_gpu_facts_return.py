@@ -18,6 +18,7 @@ MODULE = ROOT / "plugins/modules/gpu_facts.py"
 FILLED: dict[str, Any] = {
     "tegra": {"model": "", "soc": "", "l4t_version": ""},
     "driver.package": {"name": "", "version": ""},
+    "driver.runfile": {"version": "", "problems": []},
     "devices.mig.instances": [{"uuid": "", "name": "", "memory_mib": 0}],
     "devices.ecc.remapped_rows": {"correctable": 0, "uncorrectable": 0, "pending": False, "failure": False},
     "devices.processes": [{"pid": 1, "name": ""}],

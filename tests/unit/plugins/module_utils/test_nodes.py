@@ -149,6 +149,7 @@ SHOWS: dict[str, dict[str, Any]] = {
     "sles15-runfile": {
         "gpu.driver.source": "runfile",
         "gpu.driver.loaded_version": "550.54.15",
+        "gpu.driver.runfile": {"version": "550.54.15", "problems": []},
         "node.package_manager": "zypper",
     },
     "two-toolkits": {

@@ -250,3 +250,27 @@ def test_what_changes_is_asked_for_by_its_version_and_the_rest_by_its_name() -> 
         "nvidia-smi",
         "nvidia-modprobe",
     ]
+
+
+@pytest.mark.parametrize(
+    ("transaction", "code"),
+    [
+        (package_transaction.Transaction(True, [], ""), 100),
+        (package_transaction.Transaction(False, [], "E: Unable to locate package nvidia-open-580"), 0),
+    ],
+)
+def test_packages_that_cannot_be_fetched_are_said_before_anything_goes(
+    transaction: package_transaction.Transaction, code: int
+) -> None:
+    asked: list[list[str]] = []
+
+    def run(command: list[str]) -> tuple[int, str, str]:
+        asked.append(command)
+        return code, "", "E: Failed to fetch http://mirror/nvidia-open-580.deb"
+
+    with pytest.raises(GpufleetError) as caught:
+        package_transaction.fetch(run, ["nvidia-open-580"], transaction)
+    assert caught.value.code == "GF-APT-FETCH"
+    assert "nvidia-open-580" in caught.value.message
+    assert all("--download-only" in command for command in asked)
+    package_transaction.fetch(lambda _command: (0, "", ""), ["x"], package_transaction.Transaction(True, [], ""))

@@ -487,3 +487,48 @@ def test_with_dnf_the_stream_is_reset_and_the_key_leaves_rpm(node: Node, trusted
     assert not node.at(key).exists()
     fingerprint = openpgp.keys(KEY.read_bytes())[0].fingerprint
     assert packages.distrusted == ([] if trusted_before else [fingerprint])
+
+
+def with_installer(node: Node) -> dict[str, Any]:
+    """A driver of NVIDIA's installer, and its installer kept for going back."""
+    node.write("/var/lib/nvidia/log", "580.178.04\nNVIDIA\n1: /usr/bin/nvidia-smi\n1\n")
+    node.write("/usr/bin/nvidia-smi")
+    node.write("/usr/bin/nvidia-installer")
+    node.link("/usr/bin/nvidia-uninstall", "nvidia-installer")
+    node.write("/var/cache/gpufleet-runfiles/nvidia_driver/2f0c.run")
+    node.write("/var/lib/dpkg/info/base.list", "/.\n")
+    node.write(BLACKLIST)
+    files = [BLACKLIST, "/usr/bin/nvidia-installer", "/var/lib/nvidia/log"]
+    return {"files": files, "links": ["/usr/bin/nvidia-uninstall"]}
+
+
+def test_the_driver_of_an_installer_goes_by_its_own_uninstaller(node: Node) -> None:
+    before = node.listing()
+    parts = with_installer(node)
+    node.receipt("nvidia_driver", stage={"source": "runfile"}, directories=["/etc/modprobe.d"], **parts)
+    plan = node.remove()
+    assert ["/usr/bin/nvidia-uninstall", "--silent"] in node.commands
+    assert "the driver of NVIDIA's installer" in plan.lines()
+    assert plan.kept == {}
+    left = {path for path in node.listing() - before if not path.startswith(("var/lib/dpkg", "usr/bin", "var/cache"))}
+    assert left == set()
+    assert not any(node.at(path).exists() for path in ("/usr/bin/nvidia-smi", "/var/cache/gpufleet-runfiles"))
+
+
+def test_an_installer_that_was_cut_off_goes_too(node: Node) -> None:
+    parts = with_installer(node)
+    baseline = {"files": [BLACKLIST], "links": parts["links"], "trees": [], "packages": []}
+    node.at("/usr/bin/nvidia-uninstall").unlink()
+    removal.removal_baseline.begin(receipts.STATE_DIR, "nvidia_driver", baseline, str(node.root))
+    node.link("/usr/bin/nvidia-uninstall", "nvidia-installer")
+    node.remove("nvidia_driver")
+    assert ["/usr/bin/nvidia-uninstall", "--silent"] in node.commands
+    assert not node.at("/var/lib/nvidia").exists()
+
+
+def test_a_driver_that_somebody_else_installed_by_hand_stays(node: Node) -> None:
+    with_installer(node)
+    node.receipt("nvidia_driver", stage={"source": "distro"}, files=[BLACKLIST])
+    node.remove("nvidia_driver")
+    assert node.commands == []
+    assert node.at("/var/lib/nvidia/log").exists()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -300,3 +301,43 @@ def test_with_dnf_what_cannot_be_had_any_more_is_said(tmp_path: Path) -> None:
     with pytest.raises(GpufleetError) as caught:
         rollback.find("nvidia_driver", STATE, lambda _command: (1, "", "Error: Unable to find a match"), str(tmp_path))
     assert caught.value.code == "GF-ROLLBACK-UNAVAILABLE"
+
+
+def of_installer(version: str, digest: str) -> dict[str, Any]:
+    """The receipt of a driver of NVIDIA's installer."""
+    installer = {
+        "url": "https://user:secret@mirror.example.org/x.run",
+        "sha256": digest,
+        "version": version,
+        "architecture": "x86_64",
+    }
+    stage = {"version": version, "source": "runfile", "packages": ["dkms"], "wanted": True, "digest": version}
+    stage["installer"] = {**installer, "options": ["--silent"], "optional": ["--skip-module-load"]}
+    kept = rollback.keepable("nvidia_driver", stage)
+    return {
+        "schema": 1,
+        "role": "nvidia_driver",
+        "digest": version,
+        "packages": {"dkms": "3"},
+        "stage": kept,
+        "versions": {"dkms": "3"},
+    }
+
+
+def test_an_installers_driver_is_gone_back_to_where_its_installer_is_kept(tmp_path: Path) -> None:
+    data = b"#!/bin/sh\n"
+    digest = hashlib.sha256(data).hexdigest()
+    state = tmp_path / STATE.lstrip("/")
+    receipts.write_json(str(state / "former/nvidia_driver.json"), of_installer("570.211.01", digest))
+    receipts.write_json(str(state / "receipts/nvidia_driver.json"), of_installer("580.178.04", "b" * 64))
+    assert "secret" not in (state / "former/nvidia_driver.json").read_text(encoding="utf-8")
+    with pytest.raises(GpufleetError) as caught:
+        rollback.find("nvidia_driver", STATE, lambda _command: (0, "", ""), root=str(tmp_path))
+    assert caught.value.code == "GF-ROLLBACK-UNAVAILABLE"
+    kept = tmp_path / f"var/cache/gpufleet-runfiles/nvidia_driver/{digest}.run"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(data)
+    way = rollback.find("nvidia_driver", STATE, lambda _command: (0, "", ""), root=str(tmp_path))
+    assert way.stage["installer"]["url"] == f"/var/cache/gpufleet-runfiles/nvidia_driver/{digest}.run"
+    assert way.stage["replaces"] == {"source": "runfile", "version": "580.178.04", "packages": []}
+    assert (way.stage["needed"], way.stage["back"], way.cached) == (True, True, [])

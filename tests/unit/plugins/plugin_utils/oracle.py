@@ -192,8 +192,10 @@ def _wish_faults(wanted: Row, stages: Row) -> Iterator[str]:
     if driver["wanted"]:
         for part in ("version", "source", "flavour"):
             wish = wanted.get(f"nvidia_driver_{part}", "auto")
+            # Of a branch the newest is planned by its number; an installer brings one exact version of it.
             same = (
                 _in_series(wish, driver["version"])
+                or (driver["source"] == "runfile" and _in_series(driver["version"], wish))
                 if part == "version" and wish[:1].isdigit()
                 else wish == driver[part]
             )

@@ -77,7 +77,6 @@ def test_a_repository_without_a_known_key_is_refused() -> None:
     ("node", "wanted"),
     [
         (facts("a100", distribution="Amazon", version="2023"), {}),
-        (facts("a100"), {"nvidia_driver_source": "runfile"}),
     ],
 )
 def test_another_driver_is_refused_with_the_packages_to_install(node: dict[str, Any], wanted: dict[str, str]) -> None:
@@ -87,14 +86,32 @@ def test_another_driver_is_refused_with_the_packages_to_install(node: dict[str, 
     assert any(name in plan["conflicts"][0]["advice"][-1] for name in named)
 
 
-@pytest.mark.parametrize("source", ["nvidia", "runfile", None])
-def test_a_driver_from_elsewhere_is_not_installed_over(source: str | None) -> None:
-    node = facts("a100", driver="550.54.15", loaded="550.54.15", driver_source=source)
+def test_a_driver_of_unknown_origin_is_not_installed_over() -> None:
+    node = facts("a100", driver="550.54.15", loaded="550.54.15")
     plan = checked(node, nvidia_driver_version="535", nvidia_driver_source="distro")
     assert codes(plan, "conflicts") == ["GF-NOT-YET"]
     assert "550.54.15" in plan["conflicts"][0]["message"]
     own = facts("a100", driver="535.309.01", loaded="535.309.01", driver_source="distro")
     assert checked(own, nvidia_driver_version="535")["ok"]
+
+
+def test_an_installer_is_run_on_nodes_with_apt_only() -> None:
+    wishes = {"nvidia_driver_source": "runfile", "nvidia_driver_runfile_sha256": "0" * 64, "pytorch_version": "auto"}
+    wishes["nvidia_driver_runfile"] = "/srv/NVIDIA-Linux-x86_64-580.178.04.run"
+    assert checked(facts("a100"), **wishes)["ok"]
+    plan = checked(facts("a100", distribution="Rocky", version="9.4"), **wishes)
+    assert codes(plan, "conflicts") == ["GF-NOT-YET"]
+    assert "apt" in plan["conflicts"][0]["because"][0]
+
+
+@pytest.mark.parametrize("source", ["nvidia", "runfile"])
+def test_a_driver_of_another_source_goes_first_where_the_role_can_take_it(source: str) -> None:
+    wishes = {"nvidia_driver_version": "535", "nvidia_driver_source": "distro"}
+    plan = checked(facts("a100", driver="550.54.15", loaded="550.54.15", driver_source=source), **wishes)
+    assert plan["ok"], plan["conflicts"]
+    assert plan["stages"]["nvidia_driver"]["replaces"]["source"] == source
+    windows = checked(facts("a100", driver="550.54.15", driver_source="somebody"), **wishes)
+    assert codes(windows, "conflicts") == ["GF-NOT-YET"]
 
 
 def unsigned() -> dict[str, Any]:

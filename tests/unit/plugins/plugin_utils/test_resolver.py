@@ -128,7 +128,6 @@ def test_the_build_has_code_for_every_gpu(
             "nvidia",
         ),
         ("a100", {"nvidia_driver_version": "550.54.15"}, "550.54.15", "proprietary", "nvidia"),
-        ("a100", {"nvidia_driver_source": "runfile"}, "580", "open", "runfile"),
         ("b200", {"pytorch_version": "auto"}, "580", "open", "nvidia"),
         ("k80", {}, "470", "proprietary", "distro"),
     ],

@@ -109,7 +109,12 @@ def sample(count: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
             **situation,
         )
         names = dice.sample(sorted(wishes), dice.randint(0, 4))
-        yield node, {name: dice.choice(wishes[name]) for name in names}
+        wanted = {name: dice.choice(wishes[name]) for name in names}
+        if wanted.get("nvidia_driver_source") == "runfile" and dice.random() > 0.2:
+            version, architecture = dice.choice(("470.256.02", "550.54.15", "595.91.07")), node["node"]["architecture"]
+            wanted["nvidia_driver_runfile"] = f"/srv/NVIDIA-Linux-{architecture}-{version}.run"
+            wanted["nvidia_driver_runfile_sha256"] = "0" * 64
+        yield node, wanted
 
 
 def test_a_sample_of_everything_at_once() -> None:
