@@ -69,6 +69,12 @@ class Machine(NamedTuple):
         ).splitlines()
 
 
+def installer_left(machine: Machine, more: str) -> str:
+    """What the installer leaves on a node, and paths besides, that are still there."""
+    paths = "/var/lib/nvidia /usr/bin/nvidia-installer /usr/bin/nvidia-uninstall"
+    return machine.sh(f"ls -d {paths} {more} 2>/dev/null || true")
+
+
 def drives(version: str, licence: str, lines: list[str]) -> bool:
     kernel = lines[-1].split(", ")[1] if lines else ""
     return lines == [version, licence, f"libcuda.so.{version}", f"nvidia/{version}, {kernel}, x86_64: installed"]
@@ -206,7 +212,7 @@ def test_packages_of_nvidias_repository_take_its_place_and_nothing_of_it_is_left
     run = machine.play(wishes)
     assert run.rc == 0, run.stdout
     assert drives("590.48.01", "Dual MIT/GPL", machine.driver()), machine.driver()
-    assert machine.sh("ls -d /var/lib/nvidia /usr/bin/nvidia-installer /usr/bin/nvidia-uninstall /usr/src/nvidia-5[78]* 2>/dev/null || true") == ""
+    assert installer_left(machine, "/usr/src/nvidia-5[78]*") == ""
     assert machine.play(wishes).changed("node") == 0
 
 
@@ -265,7 +271,7 @@ def test_a_broken_earlier_installation_is_found_and_healed(machine: Machine, how
     run = machine.play(machine.packages("590"))
     assert run.rc == 0, run.stdout
     assert drives("590.48.01", "Dual MIT/GPL", machine.driver()), machine.driver()
-    assert machine.sh("ls -d /var/lib/nvidia /usr/bin/nvidia-installer /usr/bin/nvidia-uninstall /usr/lib/*/libcuda.so.5[38]* 2>/dev/null || true") == ""
+    assert installer_left(machine, "/usr/lib/*/libcuda.so.5[38]*") == ""
     assert machine.play(machine.packages("590")).changed("node") == 0
 
 
@@ -285,7 +291,4 @@ def test_removal_leaves_the_node_as_it_was(machine: Machine) -> None:
     own = machine.sh("apt-mark showmanual").split()
     left = [line for line in difference(before, snapshot(machine.world, "node")) if not line.startswith("new: package")]
     assert [line for line in left if line.removeprefix("new: manual ") not in own] == []
-    assert (
-        machine.sh("ls -d /var/lib/nvidia /usr/bin/nvidia-installer /usr/bin/nvidia-uninstall /usr/src/nvidia* /var/lib/dkms/nvidia* 2>/dev/null || true")
-        == ""
-    )
+    assert installer_left(machine, "/usr/src/nvidia* /var/lib/dkms/nvidia*") == ""
