@@ -39,11 +39,15 @@ SOURCE = "etc/apt/sources.list.d/gpufleet-rollback.sources"
 
 
 class Way(NamedTuple):
-    """How to go back: the stage for the role, what it goes back to in words, and the packages that nobody has to fetch."""
+    """How to go back: the stage for the role, what it goes back to in words, and the packages that nobody has to fetch.
+
+    ``automatic`` are those that nobody asked for by name: they came for others' sake.
+    """
 
     stage: dict[str, Any]
     back_to: str
     cached: list[str]
+    automatic: list[str]
 
 
 def keepable(role: str, stage: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -101,7 +105,7 @@ def _toolkit(receipt: dict[str, Any], root: str) -> Way:
     ]
     if gone:
         raise _unavailable(f"{', '.join(gone)} is not there any more", "cuda_toolkit_version and run the playbook")
-    return Way({**stage, "needed": True}, f"CUDA toolkit {stage['default']}", [])
+    return Way({**stage, "needed": True}, f"CUDA toolkit {stage['default']}", [], [])
 
 
 def _unavailable(what: str, variable: str) -> GpufleetError:
@@ -144,7 +148,7 @@ def _installer(receipt: dict[str, Any], state: str, root: str) -> Way:
         raise _unavailable(f"{path} is not there any more", "nvidia_driver_runfile and run the playbook")
     extra: dict[str, Any] = {"needed": True, "repository": None, "pin": None, "back": True, "obsolete": []}
     sources = {"installer": {**installer, "url": path}, "replaces": _replaced(stage, state)}
-    return Way({**stage, **extra, **sources}, f"driver {stage['version']} of NVIDIA's installer", [])
+    return Way({**stage, **extra, **sources}, f"driver {stage['version']} of NVIDIA's installer", [], [])
 
 
 def _driver(receipt: dict[str, Any], state: str, run: Run, root: str, dry: bool) -> Way:
@@ -172,7 +176,8 @@ def _driver(receipt: dict[str, Any], state: str, run: Run, root: str, dry: bool)
     # No repository: what is kept is the only place that has to answer.
     extra = {"packages": packages, "obsolete": obsolete, "needed": True, "repository": None, "pin": None, "back": True}
     extra.update(installer=None, replaces=_replaced(stage, state))
-    return Way({**stage, **extra}, f"driver {next(iter(wanted.values()), stage['version'])}", sorted(files))
+    automatic = sorted(set(wanted) - {_plain(name) for name in receipt.get("packages", {})})
+    return Way({**stage, **extra}, f"driver {next(iter(wanted.values()), stage['version'])}", sorted(files), automatic)
 
 
 def _debs(files: dict[str, str], packages: list[str], run: Run, root: str) -> str:

@@ -67,6 +67,12 @@ cached:
   type: list
   elements: str
   sample: [nvidia-driver, nvidia-kernel-dkms]
+automatic:
+  description: Packages of the stage that nobody asked for by name, and that came for others' sake.
+  returned: with O(state=present)
+  type: list
+  elements: str
+  sample: [nvidia-kernel-dkms]
 error:
   description: Code, message, cause and mending command of an error.
   returned: failure

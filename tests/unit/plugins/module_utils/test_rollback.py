@@ -114,6 +114,7 @@ def test_the_former_driver_comes_from_the_cache(node: Node) -> None:
     way = node.find()
     assert way.back_to == f"driver {OLD}"
     assert way.cached == ["libcuda1", "nvidia-driver", "nvidia-modprobe"]
+    assert way.automatic == ["libcuda1"]
     # The driver's own packages go back together; headers that were upgraded since stay.
     assert way.stage["packages"] == [f"libcuda1={OLD}", f"nvidia-driver={OLD}", "linux-headers-6.1"]
     assert way.stage["obsolete"] == ["nvidia-open-kernel-dkms", "nvidia-tesla-470-driver"]
