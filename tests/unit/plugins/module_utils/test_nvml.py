@@ -138,7 +138,7 @@ def test_a_hang_is_abandoned_and_what_was_known_is_kept(
     assert codes(answer.errors) == ["GF-NVML-TIMEOUT"]
     assert len(answer.devices) == known
     with pytest.raises(ChildProcessError):  # nothing of it is left behind, however long the kernel takes to end it
-        for _ in range(200):
+        for _try in range(200):
             os.waitpid(-1, os.WNOHANG)
             time.sleep(0.01)
 
