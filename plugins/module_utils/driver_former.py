@@ -8,7 +8,9 @@ What goes is written down first: a run that is cut off in between leaves that be
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import glob
 import os
 from typing import Any, NamedTuple
 
@@ -226,6 +228,32 @@ def _take_new_away(run: Run, state_dir: str, memory: dict[str, Any], root: str) 
         manager.purge(came)
     if driver_remains.facts(root, [], None, None) is not None:
         driver_runfile.uninstall(run, root)
+    _take_files_away(state_dir, baseline, root)
+
+
+def _take_files_away(state_dir: str, baseline: dict[str, Any], root: str) -> None:
+    """The files that the failed work wrote: a later receipt would not know them. NVIDIA's repository has a note of its own."""
+    spared = {
+        *vendor_repository.KEY_FILES.values(),
+        *vendor_repository.SOURCE_FILES.values(),
+        *_recorded(state_dir, root),
+    }
+    wrote = set(baseline.get("wanted", {}).get("files", [])) - set(baseline.get("before", {}).get("files", {}))
+    for path in sorted(wrote - spared):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_inside(root, path))
+    for directory in sorted(baseline.get("directories", []), reverse=True):
+        with contextlib.suppress(OSError):  # gone, or not empty
+            os.rmdir(_inside(root, directory))
+
+
+def _recorded(state_dir: str, root: str) -> set[str]:
+    """Every file that some role's receipt names."""
+    paths = glob.glob(os.path.join(glob.escape(_inside(root, state_dir)), "receipts", "*.json"))
+    known = [receipts.read_json(path) or {} for path in paths]
+    return {
+        name for receipt in known for part in (receipt, receipt.get("earlier", {})) for name in part.get("files", {})
+    }
 
 
 def _install(run: Run, memory: dict[str, Any], root: str) -> None:

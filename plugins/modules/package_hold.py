@@ -25,8 +25,11 @@ attributes:
     support: full
 options:
   name:
-    description: Name of the part of the stack, such as V(nvidia_driver). It becomes part of names of files.
-    type: str
+    description:
+      - Name of the part of the stack, such as V(nvidia_driver). It becomes part of names of files.
+      - Several parts can be let go at once; a hold is of one part.
+    type: list
+    elements: str
     required: true
   packages:
     description: Names of packages. Those that are not installed are reported and otherwise passed over.
@@ -79,6 +82,11 @@ EXAMPLES = r"""
   gpufleet.stack.package_hold:
     name: nvidia_driver
     state: lifted
+
+- name: Let everything go
+  gpufleet.stack.package_hold:
+    name: [nvidia_driver, cuda_toolkit]
+    state: absent
 """
 
 RETURN = r"""
@@ -114,6 +122,7 @@ files:
 """
 
 import os
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.stack.plugins.module_utils import apt_locks, package_hold, receipts
@@ -170,11 +179,51 @@ def carry_out(module: AnsibleModule, root: str, plan: package_hold.Plan, texts: 
         forget(note)
 
 
+def work(module: AnsibleModule, name: str) -> dict[str, Any]:
+    """Hold one part, or let it go; the part's share of the module's answer."""
+    wanted = module.params
+    root = wanted["root"]
+    plan = package_hold.plan(
+        name, wanted["packages"], wanted["patterns"],
+        kernel=wanted["kernel"], state=wanted["state"], root=root, branch=wanted["branch"],
+    )  # fmt: skip
+    paths = {os.path.join(root, path): text for path, text in plan.files.items()}
+    before = {path: read(path) for path in paths}
+    texts = {path: text for path, text in paths.items() if before[path] != text}
+    note = os.path.join(root, package_hold.HOLDS, name + ".json")
+    changed = bool(plan.selections or texts or receipts.read_json(note) != plan.note)
+    if changed and not module.check_mode:
+        if plan.selections:
+            apt_locks.wait(wanted["lock_timeout"], root)
+        carry_out(module, root, plan, texts, note)
+    diff = [{"before": before[path], "after": text, "before_header": path, "after_header": path}
+            for path, text in texts.items()]  # fmt: skip
+    if plan.selections:
+        diff.append({"prepared": "".join(f"dpkg: {each} {want}\n" for each, want in sorted(plan.selections.items()))})
+    return {
+        "changed": changed,
+        "manager": plan.manager,
+        "held": plan.held,
+        "foreign": plan.foreign,
+        "missing": plan.missing,
+        "files": [path for path, text in paths.items() if text],
+        "diff": diff,
+    }
+
+
+def together(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The answers for several parts as one."""
+    lists = {
+        key: [each for part in parts for each in part[key]] for key in ("held", "foreign", "missing", "files", "diff")
+    }
+    return {"changed": any(part["changed"] for part in parts), "manager": parts[0]["manager"], **lists}
+
+
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
         argument_spec={
-            "name": {"type": "str", "required": True},
+            "name": {"type": "list", "elements": "str", "required": True},
             "packages": {"type": "list", "elements": "str", "default": []},
             "patterns": {"type": "list", "elements": "str", "default": []},
             "branch": {"type": "str", "default": ""},
@@ -185,38 +234,16 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    wanted = module.params
-    root = wanted["root"]
+    names = module.params["name"]
+    if len(names) != 1 and (module.params["state"] == "held" or not names):
+        module.fail_json(msg="name: one part is held at a time; several can be let go")
     try:
-        plan = package_hold.plan(
-            wanted["name"], wanted["packages"], wanted["patterns"],
-            kernel=wanted["kernel"], state=wanted["state"], root=root, branch=wanted["branch"],
-        )  # fmt: skip
+        result = together([work(module, name) for name in names])
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
-    paths = {os.path.join(root, name): text for name, text in plan.files.items()}
-    before = {path: read(path) for path in paths}
-    texts = {path: text for path, text in paths.items() if before[path] != text}
-    note = os.path.join(root, package_hold.HOLDS, wanted["name"] + ".json")
-    noted = receipts.read_json(note) != plan.note
-    changed = bool(plan.selections or texts or noted)
-    if changed and not module.check_mode:
-        try:
-            if plan.selections:
-                apt_locks.wait(wanted["lock_timeout"], root)
-            carry_out(module, root, plan, texts, note)
-        except GpufleetError as error:
-            module.fail_json(msg=str(error), error=error.as_dict())
-        except OSError as error:
-            module.fail_json(msg=f"{error.filename} cannot be written: {error.strerror}")
-    diff = [{"before": before[path], "after": text, "before_header": path, "after_header": path}
-            for path, text in texts.items()]  # fmt: skip
-    if plan.selections:
-        diff.append({"prepared": "".join(f"dpkg: {name} {want}\n" for name, want in sorted(plan.selections.items()))})
-    module.exit_json(
-        changed=changed, manager=plan.manager, held=plan.held, foreign=plan.foreign, missing=plan.missing,
-        files=[path for path, text in paths.items() if text], diff=diff,
-    )  # fmt: skip
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename} cannot be written: {error.strerror}")
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

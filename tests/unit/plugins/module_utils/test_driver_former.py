@@ -141,6 +141,36 @@ def test_it_comes_back_with_its_versions_and_what_came_since_goes(node: Node) ->
     assert back(node) is None
 
 
+def test_what_the_failed_driver_wrote_goes_and_what_receipts_name_stays(node: Node) -> None:
+    dropin = "/etc/systemd/system/nvidia-persistenced.service.d/50-gpufleet.conf"
+    ours, shared, theirs = (
+        "/etc/modprobe.d/gpufleet-nvidia.conf",
+        "/etc/apt/components.sources",
+        "/etc/apt/preferences.d/site",
+    )
+    repository = vendor_repository.SOURCE_FILES["apt"]
+    wanted = [dropin, ours, shared, theirs, repository, "/etc/never-written"]
+    for path in wanted[:-1]:
+        node.write(path)
+    baseline = {
+        "installed": sorted(DEBIAN),
+        "wanted": {"files": wanted},
+        "before": {"files": {theirs: None}},
+        "directories": ["/etc/systemd/system/nvidia-persistenced.service.d", "/etc/modprobe.d"],
+    }
+    node.write(f"{STATE}/baselines/nvidia_driver.json", json.dumps(baseline))
+    node.receipt(files={ours: "digest"})
+    node.write(
+        f"{STATE}/receipts/cuda_toolkit.json", json.dumps({"files": {}, "earlier": {"files": {shared: "digest"}}})
+    )
+    take(node)
+    node.packages({"gcc": "4:12.2.0-3"})
+    assert back(node) == "driver 535.309.01"
+    left = [path for path in wanted if (node.root / path.lstrip("/")).exists()]
+    assert left == [ours, shared, theirs, repository]
+    assert not (node.root / dropin.lstrip("/")).parent.exists()
+
+
 def test_one_that_cannot_be_had_any_more_is_said_to_be_lost(node: Node) -> None:
     take(node)
     node.fails = "apt-get install --assume-yes"
