@@ -112,10 +112,14 @@ DRESSES = {
     "ubuntu2204": _ubuntu("22.04", "jammy", "bookworm"),
     "ubuntu2404": _ubuntu("24.04", "noble", "bookworm"),
     "ubuntu2604": _ubuntu("26.04", "resolute", "trixie"),
-    "rocky8": _el("Rocky Linux", "rocky", "8.10", "el8"),
-    "rocky9": _el("Rocky Linux", "rocky", "9.6", "el9"),
-    "rocky10": _el("Rocky Linux", "rocky", "10.1", "el10", "trixie"),
-    "alma9": _el("AlmaLinux", "almalinux", "9.6", "el9"),
-    "rhel9": _el("Red Hat Enterprise Linux", "rhel", "9.6", "el9"),
+    **{
+        f"{short}{version.partition('.')[0]}": _el(name, ident, version, f"el{version.partition('.')[0]}", suite)
+        for short, name, ident in (
+            ("rocky", "Rocky Linux", "rocky"),
+            ("alma", "AlmaLinux", "almalinux"),
+            ("rhel", "Red Hat Enterprise Linux", "rhel"),
+        )
+        for version, suite in (("8.10", "bookworm"), ("9.6", "bookworm"), ("10.1", "trixie"))
+    },
     "amzn2023": _el("Amazon Linux", "amzn", "2023", "amzn2023"),
 }
