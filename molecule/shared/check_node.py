@@ -2,7 +2,7 @@
 
 What can be expected (all keys may be left out):
 
-    module: {version, license}      of every nvidia module, and of the library that programs get; null: there is none
+    module: {version, license}      of every kernel's nvidia module, and of the library that programs get; null: there is none
     built_by: dkms | precompiled    where these modules come from
     packages, absent: [names]       installed, and not even half there
     held: [names]                   by apt or by dnf's versionlock
@@ -39,9 +39,10 @@ def installed() -> set[str]:
 
 
 def modules() -> list[str]:
-    # The kernel has modules of its own whose names begin alike (nvidia-wmi-ec-backlight).
+    # The main module: those beside it (drm, uvm, peermem) bear other licences, one of them no version, and the kernel has
+    # modules of its own whose names begin alike (nvidia-wmi-ec-backlight).
     found = said("find", "/lib/modules/", "-name", "nvidia*.ko*").split()
-    return [path for path in found if re.match(r"nvidia(-(current|open|tesla)[\w.-]*)?\.ko", os.path.basename(path))]
+    return [path for path in found if re.match(r"nvidia(-current(-open)?|-tesla-\d+)?\.ko", os.path.basename(path))]
 
 
 def check_modules(wanted: dict[str, str], built_by: str | None) -> list[str]:

@@ -75,6 +75,7 @@ TABLES: dict[str, Table] = {
     "cuda.compatibility": Table(
         ("major",), {"major": "version", "min_driver": "version", "windows_min_driver": "version?"}
     ),
+    "cuda.host_libraries": Table(("glibc",), {"glibc": "version", "first_cuda": "version"}),
     "cuda.toolkits": Table(
         ("version",),
         {"version": "version", "series": "version", "driver": "version?", "targets": "versions", "gcc_max": "number?"},

@@ -15,6 +15,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
     installer,
     node,
     repository,
+    selection,
 )
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import (
     Decision,
@@ -62,7 +63,7 @@ def plan(decision: Decision, chosen: list[Environment], driver: Driver | None) -
         return nothing("torch does not use CUDA here", **NO_TOOLKIT)
     nearest = _nearest(decision, cuda, driver)
     if nearest is None:
-        return _skipped(decision, cuda)
+        return _skipped(decision, cuda, driver)
     same = in_series(cuda, nearest.series)
     reason = f"torch's own CUDA is {cuda}" if same else f"the nearest to torch's CUDA {cuda} that is to be had"
     return _stage(decision, [nearest], reason, driver)
@@ -143,7 +144,12 @@ def _newest_of_series(decision: Decision) -> dict[str, Row]:
 
 
 def unfit(decision: Decision, offer: Offer, driver: Driver | None) -> str | None:
-    """Why a toolkit does not fit the GPUs or the driver of the node, or None where it does."""
+    """Why a toolkit does not fit the C library, the GPUs or the driver of the node, or None where it does."""
+    have = selection.glibc_of(decision)
+    for row in decision.catalog["cuda"]["host_libraries"]:
+        if have is not None and at_least(have, row["glibc"]) and not at_least(offer.series, row["first_cuda"]):
+            source = decision.source("cuda", row)
+            return f"its headers do not compile with glibc {have}, those of CUDA {row['first_cuda']} do ({source})"
     own = decision.catalog["torch"]["own_code_only"]["devices"]
     for capability in gpus.capabilities(decision):
         if not fit.runs_on(offer.row["targets"], capability, own):
@@ -318,13 +324,17 @@ def _check_compiler(decision: Decision, offer: Offer) -> None:
     )
 
 
-def _skipped(decision: Decision, cuda: str) -> Row:
-    has = ", ".join(dict.fromkeys(offer.series for offer in offers(decision))) or "none that is known"
+def _skipped(decision: Decision, cuda: str, driver: Driver | None) -> Row:
+    major, have = key(cuda)[0], offers(decision)
+    has = ", ".join(dict.fromkeys(offer.series for offer in have)) or "none that is known"
+    reasons = [f"{offer.series}: {unfit(decision, offer, driver)}" for offer in have if key(offer.series)[0] == major]
     decision.warn(
         "GF-TOOLKIT-SKIPPED",
-        f"no CUDA toolkit is installed: torch uses CUDA {cuda}, for {decision.platform} there is {has}; torch does not need it",
+        f"no CUDA toolkit is installed: torch uses CUDA {cuda}, for {decision.platform} there is {has}"
+        + (f" ({reasons[-1]})" if reasons else "")
+        + "; torch does not need it",
     )
-    return nothing(f"no toolkit of CUDA {key(cuda)[0]} that fits is to be had", **NO_TOOLKIT)
+    return nothing(f"no toolkit of CUDA {major} that fits is to be had", **NO_TOOLKIT)
 
 
 def _unavailable(decision: Decision, wish: str, everything: list[Offer]) -> None:

@@ -74,6 +74,7 @@ def faults(facts: Row, wanted: Row, answer: Row, catalog: Row) -> Iterator[str]:
     for environment in stages["pytorch"]["environments"]:
         yield from _environment_faults(facts, devices, driver, environment, catalog)
     yield from _toolkit_faults(devices, driver, stages, catalog)
+    yield from _header_faults(facts, stages)
     yield from _wish_faults(wanted, stages)
     yield from _major_faults(wanted, stages)
     if not devices and stages["nvidia_driver"]["wanted"]:
@@ -141,6 +142,15 @@ def _environment_faults(
     windows = facts["gpu"]["driver"]["source"] == "windows"
     if devices and driver is not None and not windows and not driver_serves(driver, build["cuda"]):
         yield f"{label} does not run under driver {driver}"
+
+
+def _header_faults(facts: Row, stages: Row) -> Iterator[str]:
+    """The C library says noexcept of functions that CUDA's headers declare too: sinpi from 2.41 on, rsqrt from 2.42 on."""
+    glibc = numbers(facts["node"].get("glibc") or "0")
+    least = (13, 2) if glibc >= (2, 42) else (13, 0) if glibc >= (2, 41) else (0, 0)
+    for toolkit in stages["cuda_toolkit"]["toolkits"]:
+        if numbers(toolkit["version"])[:2] < least:
+            yield f"toolkit {toolkit['version']} does not compile with glibc {facts['node']['glibc']}"
 
 
 def _toolkit_faults(devices: list[Row], driver: str | None, stages: Row, catalog: Row) -> Iterator[str]:

@@ -69,10 +69,20 @@ def test_debian_11s_toolkit_takes_the_drivers_libraries_from_main_too() -> None:
 
 
 def test_a_toolkit_that_would_bring_another_drivers_libraries_does_not_fit() -> None:
-    answer = plan(debian("13"), nvidia_driver_version="535", cuda_toolkit_version="12.4", cuda_toolkit_source="distro")
+    answer = plan(debian("12"), nvidia_driver_version="470", cuda_toolkit_version="11.8", cuda_toolkit_source="distro")
     (conflict,) = [each for each in answer["conflicts"] if each["code"] == "GF-TOOLKIT-UNFIT"]
-    assert "libraries of driver 550" in conflict["because"][0]
-    assert toolkit(debian("13"), "12.4", nvidia_driver_version="550")["suite"] is None
+    assert "libraries of driver 520" in conflict["because"][0]
+    assert toolkit(debian("12"), "11.8", nvidia_driver_version="535")["suite"] is None
+
+
+def test_a_toolkit_whose_headers_the_c_library_contradicts_does_not_fit() -> None:
+    answer = plan(debian("13"), cuda_toolkit_version="12.4", cuda_toolkit_source="distro")
+    (conflict,) = [each for each in answer["conflicts"] if each["code"] == "GF-TOOLKIT-UNFIT"]
+    assert conflict["because"][0].startswith("its headers do not compile with glibc 2.41, those of CUDA 13.0 do")
+    unasked = plan(debian("13"), pytorch_version="2.6.0")
+    assert unasked["ok"] and not unasked["stages"]["cuda_toolkit"]["wanted"]
+    (note,) = [each for each in unasked["warnings"] if each["code"] == "GF-TOOLKIT-SKIPPED"]
+    assert "12.4: its headers do not compile with glibc 2.41" in note["message"]
 
 
 def test_sources_in_a_list_put_toolkits_of_several_side_by_side() -> None:
