@@ -187,12 +187,15 @@ def _entry(root: str) -> str | None:
 
 
 def bring_back(run: Run, state_dir: str, root: str = "/") -> str | None:
-    """Take away what the failed driver brought, and bring the former one back; which one, in words. None where none was taken.
+    """Take away what the failed driver brought, and bring the former one back; which one, in words.
+
+    None where none had to go: then only the files go that the failed work wrote.
 
     :raises GpufleetError: GF-SWITCH-LOST where it cannot be had any more.
     """
     memory = receipts.read_json(_memory(state_dir, root))
     if memory is None:
+        _take_files_away(state_dir, root)
         return None
     _take_new_away(run, state_dir, memory, root)
     if memory["entry"] is not None:
@@ -220,19 +223,23 @@ def holds(state_dir: str, root: str = "/") -> tuple[list[str], bool]:
 
 
 def _take_new_away(run: Run, state_dir: str, memory: dict[str, Any], root: str) -> None:
-    baseline = receipts.read_json(removal_baseline.baseline_path(_inside(root, state_dir), ROLE)) or {}
-    before = {*baseline.get("installed", present(root)), *memory["packages"]}
+    before = {*_baseline(state_dir, root).get("installed", present(root)), *memory["packages"]}
     came = sorted(name for name in present(root) - before if is_driver(name))
     manager = removal_packages.manager_of(run, root)
     if came:
         manager.purge(came)
     if driver_remains.facts(root, [], None, None) is not None:
         driver_runfile.uninstall(run, root)
-    _take_files_away(state_dir, baseline, root)
+    _take_files_away(state_dir, root)
 
 
-def _take_files_away(state_dir: str, baseline: dict[str, Any], root: str) -> None:
+def _baseline(state_dir: str, root: str) -> dict[str, Any]:
+    return receipts.read_json(removal_baseline.baseline_path(_inside(root, state_dir), ROLE)) or {}
+
+
+def _take_files_away(state_dir: str, root: str) -> None:
     """The files that the failed work wrote: a later receipt would not know them. NVIDIA's repository has a note of its own."""
+    baseline = _baseline(state_dir, root)
     spared = {
         *vendor_repository.KEY_FILES.values(),
         *vendor_repository.SOURCE_FILES.values(),
