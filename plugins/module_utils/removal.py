@@ -28,7 +28,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import (
     trees,
     vendor_repository,
 )
-from ansible_collections.gpufleet.stack.plugins.module_utils.environments import BUILDING, COMPLETE, LOCK_FILE
+from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import BUILDING, COMPLETE, LOCK_FILE
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.packages import installed_versions
 from ansible_collections.gpufleet.stack.plugins.module_utils.removal_baseline import KINDS, within

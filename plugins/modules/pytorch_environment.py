@@ -154,6 +154,7 @@ error:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.stack.plugins.module_utils import environments
+from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import Wanted
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 SAME_NAME = (
@@ -203,7 +204,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    wanted = environments.Wanted(
+    wanted = Wanted(
         companions={name: module.params[name] for name in COMPANIONS if module.params[name]},
         **{name: module.params[name] for name in SAME_NAME},
     )

@@ -17,9 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.stack.plugins.module_utils import environment_files, environments
+from ansible_collections.gpufleet.stack.plugins.module_utils import (
+    environment_build,
+    environment_files,
+    environment_survey,
+)
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
-from ansible_collections.gpufleet.stack.plugins.module_utils.environments import Wanted, ensure
+from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import BUILDING, COMPLETE, Wanted
+from ansible_collections.gpufleet.stack.plugins.module_utils.environments import ensure
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.plugin_utils import locks
 from ansible_collections.gpufleet.stack.tests.unit.plugins.wheelhouse import TORCH, Index, build_wheel, serve
@@ -128,7 +133,7 @@ def test_built_proved_and_active(wanted: Wanted) -> None:
     assert siblings(wanted) == [".lock", "2.0.1-cu117-one", "current"]
     assert os.readlink(wanted.link) == "2.0.1-cu117-one"
     assert run_in(wanted, "import torch; print(torch.__version__)") == "2.0.1+cu117"
-    assert not os.path.exists(f"{wanted.path}/{environments.BUILDING}")
+    assert not os.path.exists(f"{wanted.path}/{BUILDING}")
     assert os.stat(wanted.path).st_mode & 0o777 == 0o755
     assert os.stat(site(wanted) / "leaf.py").st_mode & 0o444 == 0o444
     shell = subprocess.run(
@@ -250,7 +255,7 @@ def test_a_damaged_cache_damages_no_further_environment(wanted: Wanted, index: I
     edit(site(wanted) / "leaf.py")
     other = want(index, tmp_path, *OTHER, directory="2.0.1-cu117-two")
     assert ensure(other)["action"] == "built"
-    assert environments.survey(other).healthy()
+    assert environment_survey.survey(other).healthy()
 
 
 def test_a_wheel_that_contradicts_its_own_record(index: Index, tmp_path: Path) -> None:
@@ -264,9 +269,9 @@ def test_a_wheel_that_contradicts_its_own_record(index: Index, tmp_path: Path) -
 
 def test_a_lost_mark_of_completion_is_written_again(wanted: Wanted) -> None:
     ensure(wanted)
-    os.unlink(f"{wanted.path}/{environments.COMPLETE}")
+    os.unlink(f"{wanted.path}/{COMPLETE}")
     assert ensure(wanted)["action"] == "none"
-    assert os.path.exists(f"{wanted.path}/{environments.COMPLETE}")
+    assert os.path.exists(f"{wanted.path}/{COMPLETE}")
 
 
 # --- failures -------------------------------------------------------------------------------------------------------
@@ -354,7 +359,7 @@ def test_what_the_file_system_refuses(wanted: Wanted, monkeypatch: pytest.Monkey
     def refuse(*_args: Any) -> None:
         raise OSError(number, os.strerror(number), wanted.path)
 
-    monkeypatch.setattr(environments, "_build", refuse)
+    monkeypatch.setattr(environment_build, "build", refuse)
     assert failure(wanted).code == code
 
 
@@ -373,8 +378,10 @@ def test_another_run_holds_the_environment(wanted: Wanted) -> None:
 CHILD = """
 import json, os, signal, sys
 sys.path.insert(0, sys.argv[1])
-from ansible_collections.gpufleet.stack.plugins.module_utils import environments
-step, moment = sys.argv[3:]
+from importlib import import_module
+utils = "ansible_collections.gpufleet.stack.plugins.module_utils."
+module, _, step = sys.argv[3].partition(".")
+moment = sys.argv[4]
 
 def killed(*args, **named):
     if moment == "after":
@@ -382,9 +389,10 @@ def killed(*args, **named):
     os.kill(os.getpid(), signal.SIGKILL)
 
 if step:
-    original = getattr(environments, step)
-    setattr(environments, step, killed)
-environments.ensure(environments.Wanted(**json.loads(sys.argv[2])))
+    original = getattr(import_module(utils + module), step)
+    setattr(import_module(utils + module), step, killed)
+wanted = import_module(utils + "environment_layout").Wanted(**json.loads(sys.argv[2]))
+import_module(utils + "environments").ensure(wanted)
 """
 
 
@@ -411,7 +419,7 @@ def test_killed_while_downloading(wanted: Wanted, index: Index, tmp_path: Path) 
     wait_for(lambda: index.requests)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert os.path.exists(f"{other.path}/{environments.BUILDING}")
+    assert os.path.exists(f"{other.path}/{BUILDING}")
     assert os.readlink(wanted.link) == "2.0.1-cu117-one"
     assert failure(other).code == "GF-BUSY", "uv of the killed run still writes"
     index.mode = "ok"
@@ -420,7 +428,14 @@ def test_killed_while_downloading(wanted: Wanted, index: Index, tmp_path: Path) 
     assert os.readlink(wanted.link) == "2.0.1-cu117-two"
 
 
-STEPS = ["_make_skeleton", "_install", "_heal", "prove", "_complete", "_switch"]
+STEPS = [
+    "environment_build.make_skeleton",
+    "environment_build.install",
+    "environment_build.heal",
+    "environment_build.prove",
+    "environment_build.complete",
+    "environment_switch.switch",
+]
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -430,13 +445,13 @@ def test_killed_anywhere(wanted: Wanted, index: Index, tmp_path: Path, step: str
     ensure(wanted)
     other = want(index, tmp_path, *OTHER, directory="2.0.1-cu117-two")
     assert start(other, step, moment).wait() == -signal.SIGKILL
-    switched = (step, moment) == ("_switch", "after")
+    switched = (step, moment) == ("environment_switch.switch", "after")
     assert os.readlink(wanted.link) == os.path.basename((other if switched else wanted).path)
     assert run_in(wanted, "import torch; print(torch.__version__)") == "2.0.1+cu117"
     ensure(dataclasses.replace(other, lock_wait=10))
     assert siblings(wanted) == [".lock", "2.0.1-cu117-one", "2.0.1-cu117-two", "current"]
     assert os.readlink(wanted.link) == "2.0.1-cu117-two"
-    assert environments.survey(other).healthy()
+    assert environment_survey.survey(other).healthy()
     assert ensure(other)["changed"] is False
 
 
@@ -452,8 +467,8 @@ def test_killed_while_cleaning_up(wanted: Wanted) -> None:
 def test_what_is_active_is_never_removed(wanted: Wanted) -> None:
     """Even where both marks lie: somebody's copy, or a file system that lost the last writes."""
     ensure(wanted)
-    os.unlink(f"{wanted.path}/{environments.COMPLETE}")
-    Path(wanted.path, environments.BUILDING).touch()
+    os.unlink(f"{wanted.path}/{COMPLETE}")
+    Path(wanted.path, BUILDING).touch()
     inode = os.stat(wanted.path).st_ino
     ensure(wanted)
     assert os.stat(wanted.path).st_ino == inode
