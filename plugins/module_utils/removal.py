@@ -332,6 +332,9 @@ def _plan_leftovers(plan: Plan) -> None:
         for path in _found(root, prefix + "/envs/*/*") + _found(root, prefix + "/envs/*/.building-*"):
             _plan_environment(plan, path)
         plan.files += [path for path in _found(root, prefix + "/envs/*/.lock") if _only_ours_beside(plan, path)]
+    if "python" in plan.stages:
+        patterns += ["tools/uv-*", f"python/*{OLD_SUFFIX}"]
+        plan.files += _found(root, prefix + "/python/.lock")
     for role in runfile.PROGRAMS:
         if role in plan.stages:
             plan.trees += _found(root, f"{runfile.CACHE}/{role}")

@@ -122,35 +122,43 @@ def run(command: list[str], environ: dict[str, str], keep_open: tuple[int, ...] 
     return answer.returncode, answer.stdout, answer.stderr
 
 
-def explain(text: str, doing: str) -> GpufleetError:
-    """The error behind uv's message."""
+def explain(text: str, doing: str, what: str = "wheel", source: str = "lock") -> GpufleetError:
+    """The error behind uv's message.
+
+    :param what: what was fetched.
+    :param source: what told its SHA-256.
+    """
     reason = trim(text)
     if "Hash mismatch" in text:
         return GpufleetError(
             "GF-DOWNLOAD-HASH",
-            f"{doing}: a wheel is not the one of the lock: {reason}",
-            "a mirror or proxy serves another file, or the file was changed at the source after the lock was made",
-            "fetch the wheel and compare; where the new one is right, remove the lock so that a new one is made",
+            f"{doing}: the {what} is not the one of the {source}: {reason}",
+            "a mirror or proxy serves another file, or the file was changed at the source after its SHA-256 was written down",
+            f"fetch the {what} and compare; {_NEW_ONE[source]}",
         )
     if "No space left on device" in text or "os error 28" in text:
         return GpufleetError(
             "GF-DISK-SPACE",
             f"{doing}: the disk is full: {reason}",
-            "something else filled the file system while the environment was built",
+            "something else filled the file system in the meantime",
             "free some space, or set gpufleet_prefix and gpufleet_cache_dir to a larger file system",
         )
-    if re.search(r"end of file before message length|unexpected BufError|Failed to extract|I/O operation failed", text):
+    if re.search(
+        r"end of file before message length|unexpected BufError|Failed to extract|I/O operation failed"
+        r"|unexpected end of file|error decoding response body|unexpected EOF",
+        text,
+    ):
         return GpufleetError(
             "GF-DOWNLOAD-SHORT",
-            f"{doing}: a wheel arrived short: {reason}",
+            f"{doing}: the {what} arrived short or damaged: {reason}",
             "the connection breaks, or a proxy between node and index cuts large files off",
-            "run the playbook again: wheels that arrived whole are kept",
+            "run the playbook again: what arrived whole is kept",
         )
     if re.search(r"error sending request|Failed to fetch|Failed to download|HTTP status|timed? ?out", text):
         return GpufleetError(
             "GF-DOWNLOAD-UNREACHABLE",
-            f"{doing}: a wheel could not be fetched: {reason}",
-            "the node has no way to the package index: no network, a missing proxy, or the wheel was taken down",
+            f"{doing}: the {what} could not be fetched: {reason}",
+            f"the node has no way to where it lies: no network, a missing proxy, or the {what} was taken down",
             "try the address with curl on the node; set https_proxy in the play's environment, or use a mirror",
         )
     return GpufleetError(
@@ -161,9 +169,16 @@ def explain(text: str, doing: str) -> GpufleetError:
     )
 
 
+_NEW_ONE = {
+    "lock": "where the new one is right, remove the lock so that a new one is made",
+    "plan": "where the new one is right, put its SHA-256 into gpufleet_catalog_overlay",
+}
+
+
 def trim(text: str, limit: int = 600) -> str:
     """uv's message on one line, without warnings, decoration and passwords."""
     lines = [line.strip() for line in text.splitlines()]
     kept = [re.sub(r"^(error|cause)\s*:\s*", "", line) for line in lines if line and not line.startswith("warning:")]
-    reason = re.sub(r"//[^/@\s]+@", "//", " - ".join(line for line in kept if not line.startswith("Using Python")))
+    told = ("Using Python", "Downloading ", "Downloaded ")
+    reason = re.sub(r"//[^/@\s]+@", "//", " - ".join(line for line in kept if not line.startswith(told)))
     return reason if len(reason) <= limit else reason[: limit - 3] + "..."

@@ -37,7 +37,12 @@ def lock_stages(
     """
     stages, platform = plan["stages"], {"architecture": node["architecture"], "glibc": node["glibc"]}
     unknown = []
-    for role, fill in (("pytorch", _fill_pytorch), ("cuda_toolkit", _fill_toolkits), ("cudnn", _fill_cudnn)):
+    for role, fill in (
+        ("python", _fill_python),
+        ("pytorch", _fill_pytorch),
+        ("cuda_toolkit", _fill_toolkits),
+        ("cudnn", _fill_cudnn),
+    ):
         out = role in left_out
         try:
             fill(plan, platform, KeptLocks(run.directory, run.write, run.scratch) if out else run)
@@ -54,6 +59,13 @@ def lock_stages(
             if warning not in plan["warnings"]:
                 plan["warnings"].append(warning)
     return unknown
+
+
+def _fill_python(plan: Row, platform: Row, run: RunLocks) -> None:
+    """uv is what brings a managed interpreter."""
+    stage, environments = plan["stages"]["python"], plan["stages"]["pytorch"].get("environments", [])
+    if stage.get("managed"):
+        stage["uv"] = run.uv(index_url=environments[0]["index_url"] or None, **platform)
 
 
 def _fill_pytorch(plan: Row, platform: Row, run: RunLocks) -> None:
@@ -107,6 +119,8 @@ def _leave_unknown(stage: Row) -> None:
         environment.setdefault("path", "")
     if "environments" in stage:
         stage.setdefault("uv", dict(NO_WHEEL))
+    if stage.get("managed"):
+        stage["uv"] = dict(NO_WHEEL)
     for cudnn in stage.get("cudnns", []):
         cudnn.setdefault("wheel", dict(NO_WHEEL))
 

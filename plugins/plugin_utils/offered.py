@@ -29,6 +29,9 @@ def check(plan: Row, facts: Row, wanted: Row) -> None:
     if not plan["ok"]:
         return
     node = facts["node"]
+    if wanted.get("python_provider") == "conda":
+        _refuse(plan, "a Python of conda-forge", "the role python cannot fetch one, so far", ["python_provider: auto"])
+        return
     if node.get("package_manager") not in LINUX_PACKAGE_MANAGERS:
         _refuse(plan, f"provisioning {node['distribution']} {node['version']}", "its package manager is not served", [])
         return

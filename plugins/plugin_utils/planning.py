@@ -58,6 +58,7 @@ def make_plan(
         for role, stage in plan["stages"].items():
             stand(role, stage, probe["receipts"].get(role), known=role not in unknown)
             _warn_of_kernels(plan, stage, probe["receipts"].get(role) or {})
+        _see_interpreters(plan["stages"]["python"], facts["node"])
         for role in left_out:
             if plan["stages"][role]["wanted"]:
                 plan["stages"][role].update(needed=False, because=run_tags.BECAUSE)
@@ -132,6 +133,18 @@ def _needed(stage: Row, receipt: Row | None, known: bool) -> tuple[bool, str]:
     if receipt["digest"] != stage["digest"]:
         return True, "the plan for it has changed"
     return False, "its receipt holds"
+
+
+def _see_interpreters(stage: Row, node: Row) -> None:
+    """An interpreter that somebody took away brings the role back: a receipt of packages does not know its program."""
+    there = {python["path"] for python in node["pythons"]}
+    gone = [
+        python["path"]
+        for python in stage.get("interpreters", [])
+        if python["provider"] != "managed" and python["path"] not in there
+    ]
+    if gone and stage["wanted"] and not stage["needed"]:
+        stage.update(needed=True, because=f"{gone[0]} is not there")
 
 
 def _warn_of_kernels(plan: Row, stage: Row, receipt: Row) -> None:

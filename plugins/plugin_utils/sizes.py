@@ -51,6 +51,7 @@ def parts(plan: Row) -> list[Part]:
         *_driver(stages["nvidia_driver"], facts),
         *_toolkits(stages["cuda_toolkit"], facts),
         *(cudnn_part(each) for each in missing_cudnns(stages["cudnn"], facts)),
+        *(python_part(each) for each in stages["python"].get("managed", []) if stages["python"]["needed"]),
         *(environment_part(each) for each in missing_environments(stages["pytorch"], facts)),
     ]
 
@@ -106,6 +107,11 @@ def _packages(name: str, stage: Row) -> Part:
 def cudnn_part(cudnn: Row) -> Part:
     """A copy of cuDNN, made from a wheel."""
     return _unpacked(f"cuDNN {cudnn['version']}", (cudnn.get("wheel") or {}).get("size"), cudnn.get("disk_mib"))
+
+
+def python_part(python: Row) -> Part:
+    """A managed interpreter. uv does not tell how large its archives are, a row of a site's own may."""
+    return Part(f"Python {python['full_version']}", python["size"], None)
 
 
 def _unpacked(name: str, download: int | None, disk: int | None) -> Part:

@@ -205,6 +205,17 @@ TABLES: dict[str, Table] = {
         },
     ),
     "repository.units": Table(("part", "unit"), {"part": PARTS, "unit": "text", "paths": "texts", "optional": "flag"}),
+    "python.managed": Table(
+        ("version", "architecture"),
+        {
+            "version": "version",
+            "full_version": "version",
+            "release": "text",
+            "architecture": PLATFORMS[:2],
+            "sha256": "text",
+            "size": "number?",
+        },
+    ),
     "distro.distributions": Table(
         ("name", "version"),
         {

@@ -91,7 +91,9 @@ def _other_release(decision: Decision, about: Row) -> Iterator[Row]:
 
 
 def _other_python(decision: Decision, about: Row) -> Iterator[Row]:
+    yield {"python_provider": "auto"}
     yield {"python_version": "auto"}
+    yield {"python_version": "auto", "python_provider": "auto"}
     yield from _other_release(decision, about)
 
 

@@ -94,18 +94,24 @@ def _release(
     decision: Decision, wish: Row, drivers: list[Choice], pythons: list[Row]
 ) -> tuple[Row | None, list[Choice]]:
     """The newest release that fits, with the drivers that serve it; a driver that is there is not replaced for a newer one."""
-    candidates = [
+    own = [python for python in pythons if python["provider"] != "managed"]
+    there = drivers[:1] if drivers and drivers[0].kept else []
+    for pool in ([there] if there else []) + [drivers]:
+        # A Python has to be fetched only where the node's own serve no release.
+        for few in [own, pythons] if own else [pythons]:
+            for release in _fitting(decision, wish, few):
+                serving = [choice for choice in pool if _serves(decision, release, wish, choice)]
+                if serving:
+                    return release, serving if pool is drivers else drivers_serving(decision, release, wish, drivers)
+    return None, drivers
+
+
+def _fitting(decision: Decision, wish: Row, pythons: list[Row]) -> list[Row]:
+    return [
         release
         for release in known(decision, version_of(decision, wish))
         if python_for(decision, release, pythons) and glibc_fits(decision, release) and macos_fits(decision, release)
     ]
-    there = drivers[:1] if drivers and drivers[0].kept else []
-    for pool in ([there] if there else []) + [drivers]:
-        for release in candidates:
-            serving = [choice for choice in pool if _serves(decision, release, wish, choice)]
-            if serving:
-                return release, serving if pool is drivers else drivers_serving(decision, release, wish, drivers)
-    return None, drivers
 
 
 def drivers_serving(decision: Decision, release: Row, wish: Row, drivers: list[Choice]) -> list[Choice]:

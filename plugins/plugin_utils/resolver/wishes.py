@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "cudnn_source": "auto",
     "cudnn_headers": True,
     "python_version": "auto",
+    "python_provider": "auto",
     "pytorch_version": "2.0.1",
     "pytorch_cuda": "auto",
     "pytorch_environments": [{"name": "default"}],
@@ -59,6 +60,7 @@ CHOICES = {
     "nvidia_driver_modules": ("auto", "dkms", "precompiled"),
     "cuda_toolkit_source": ("auto", "distro", "nvidia", "wheels", "runfile"),
     "cudnn_source": ("auto", "wheels", "nvidia"),
+    "python_provider": ("auto", "distribution", "installed", "managed", "conda"),
     "gpufleet_environment": ("profile", "modules", "none"),
 }
 TEXTS = (

@@ -14,6 +14,7 @@ from .playing import play
 
 def python_plan(interpreter: str, **more: Any) -> dict[str, Any]:
     stage = {"needed": True, "digest": "0", "packages": [], "interpreter": interpreter, "provider": "installed"}
+    stage.update(interpreters=[{"path": interpreter, "provider": "installed"}], managed=[], uv=None)
     return {
         "ok": True,
         "stages": {"python": {**stage, **more}},
@@ -39,6 +40,28 @@ def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
     code, output = play(tmp_path, "python", python_plan("/nowhere/python3.11"))
     assert code == 2
     assert "GF-PYTHON-INCOMPLETE: /nowhere/python3.11 cannot make environments" in output
+
+
+def test_a_dry_run_says_which_interpreter_would_come_and_never_from_where(tmp_path: Path) -> None:
+    managed = {
+        "version": "3.11",
+        "full_version": "3.11.18",
+        "release": "20261110",
+        "architecture": "x86_64",
+        "sha256": "0" * 64,
+        "size": None,
+        "path": str(tmp_path / "opt/python/3.11.18-20261110"),
+        "interpreter": str(tmp_path / "opt/python/3.11.18-20261110/bin/python3.11"),
+    }
+    uv = {"version": "0", "url": "http://127.0.0.1:9/uv.whl", "sha256": "0", "size": None}
+    plan = python_plan(managed["interpreter"], provider="managed", managed=[managed], uv=uv)
+    mirror = "http://reader:hunter2@mirror.example/pythons"
+    code, output = play(tmp_path, "python", plan, "--check", "--diff", "-vvv", "-e", f"python_mirror={mirror}")
+    assert code == 0, output
+    assert "CPython 3.11.18" in output
+    assert managed["path"] in output
+    assert not (tmp_path / "opt").exists()
+    assert "hunter2" not in output.replace(f"python_mirror={mirror}", "")
 
 
 def test_a_receipt_that_holds_leaves_the_role_out(tmp_path: Path) -> None:

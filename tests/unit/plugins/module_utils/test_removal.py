@@ -173,7 +173,12 @@ def full(node: Node) -> Node:
     )
     node.write(PREFIX + "/cudnn/8.9-cuda11/lib/libcudnn.so.8")
     node.receipt("cudnn", trees=[PREFIX + "/cudnn/8.9-cuda11"])
-    node.receipt("python", packages=["venv"], added_packages=["venv"], asked_packages=["python", "venv"])
+    managed = PREFIX + "/python/3.11.18-20261110"
+    node.write(managed + "/cpython/bin/python3.11")
+    node.write(managed + ".gpufleet-old/cpython/bin/python3.11")
+    node.write(PREFIX + "/python/.lock")
+    named = {"packages": ["venv"], "added_packages": ["venv"], "asked_packages": ["python", "venv"]}
+    node.receipt("python", trees=[managed], **named)
     node.environment(ENVIRONMENT)
     node.environment(PREFIX + "/envs/default/1.13.1-cpu")
     node.write(PREFIX + "/envs/default/.lock")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -320,3 +324,16 @@ def test_cudnn_has_the_cuda_major_in_its_name_from_9_on() -> None:
         ("9", "apt"),
         ("9", "dnf"),
     }
+
+
+def test_the_managed_pythons_are_what_the_installed_uv_knows() -> None:
+    tool = Path(__file__).parents[3] / "tools/python_builds"
+    answer = subprocess.run([sys.executable, tool, "--check"], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    rows = ROWS["python"]["managed"]
+    assert all(row["full_version"].startswith(row["version"] + ".") for row in rows)
+    assert all(re.fullmatch(r"[0-9a-f]{64}", row["sha256"]) for row in rows)
+    # Every release has a Python among them, on both architectures.
+    for architecture in ("x86_64", "aarch64"):
+        there = {row["version"] for row in rows if row["architecture"] == architecture}
+        assert all(there & set(row["pythons"].get(architecture, there)) for row in TORCH["releases"])

@@ -159,3 +159,9 @@ def test_a_toolkit_of_wheels_is_offered_everywhere() -> None:
         plan = checked(node, pytorch_version="auto", cuda_toolkit_source="wheels", cuda_toolkit_version="13.0")
         assert plan["ok"], plan["conflicts"]
         assert plan["stages"]["cuda_toolkit"]["toolkits"][0]["layout"] == "wheels"
+
+
+def test_conda_is_refused_so_far() -> None:
+    plan = checked(facts(), python_provider="conda")
+    assert codes(plan, "conflicts") == ["GF-NOT-YET"]
+    assert not plan["ok"]

@@ -222,3 +222,24 @@ def test_what_is_left_of_a_removed_stage_does_not_make_it_ours(tmp_path: Path) -
         "python": {"digest": "d", "holds": True, "drift": []},
     }
     assert plan(seen, tmp_path)["facts"]["node"]["managed"] == ["python"]
+
+
+def test_an_interpreter_that_somebody_took_away_brings_the_role_back(tmp_path: Path) -> None:
+    seen = probe()
+    seen = with_receipts(seen, plan(seen, tmp_path))
+    seen["node"]["pythons"] = []
+    made = plan(seen, tmp_path)
+    assert needed(made) == ["python", "verify"]
+    assert made["stages"]["python"]["because"] == "/usr/bin/python3.11 is not there"
+
+
+def test_a_managed_interpreter_is_known_by_its_receipt_alone(tmp_path: Path) -> None:
+    seen = probe(version="13")
+    first = plan(seen, tmp_path)
+    assert first["stages"]["python"]["uv"] == {"version": "1", "url": "u", "sha256": "s", "size": 1}
+    assert needed(plan(with_receipts(seen, first), tmp_path)) == []
+
+
+def test_the_mirror_of_interpreters_is_no_part_of_the_plan(tmp_path: Path) -> None:
+    made = plan(probe(version="13"), tmp_path)
+    assert "mirror" not in str(made["stages"]["python"])

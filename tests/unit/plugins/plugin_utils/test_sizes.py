@@ -19,6 +19,7 @@ def plan(**facts: Any) -> dict[str, Any]:
             "disk_mib": 50,
         },
         "cudnn": {"needed": True, "cudnns": [cudnn]},
+        "python": {"needed": True, "managed": []},
         "pytorch": {"needed": True, "environments": [environment]},
     }
     found = {"gpu": {"driver": {"installed_version": None}}, "cuda": {"torch": [], "cudnn": [], "toolkits": []}}
@@ -78,3 +79,13 @@ def test_a_toolkit_of_wheels_is_as_large_as_its_wheels() -> None:
     assert "CUDA toolkit" not in found
     made["facts"]["cuda"]["toolkits"] = [{"version": "13.0", "path": "/cuda/13.0"}]
     assert "CUDA toolkit 13.0" not in {part.name for part in sizes.parts(made)}
+
+
+def test_a_managed_interpreter_is_counted_where_somebody_tells_its_size() -> None:
+    made = plan()
+    made["stages"]["python"]["managed"] = [{"full_version": "3.11.18", "size": 30 * sizes.MIB}]
+    assert total(made)["download_bytes"] == total(plan())["download_bytes"] + 30 * sizes.MIB
+    made["stages"]["python"]["managed"][0]["size"] = None
+    assert not total(made)["download_complete"]
+    made["stages"]["python"]["needed"] = False
+    assert total(made) == total(plan())
