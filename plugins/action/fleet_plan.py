@@ -16,10 +16,11 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet import Fleet
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_cached import CachedPlanner
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import RunLocks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_text import fleet_lines, reasons
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.offline_locks import run_locks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.plan_text import reason_lines
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.planning import lock_directory
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_store import Store
 
 Row = dict[str, Any]
 
@@ -37,6 +38,9 @@ class ActionModule(ActionBase):
                 "facts": {"type": "str", "choices": ["live", "cached"], "default": "live"},
                 "facts_directory": {"type": "str", "default": "~/.cache/gpufleet/facts"},
                 "lock_directory": {"type": "str", "default": ""},
+                "offline": {"type": "bool", "default": False},
+                "wheelhouse_directory": {"type": "str", "default": "~/.cache/gpufleet/wheelhouse"},
+                "wheelhouse_signer": {"type": "str", "default": ""},
                 "json": {"type": "str", "default": ""},
             }
         )
@@ -55,11 +59,9 @@ class ActionModule(ActionBase):
 
 def _from_cache(fleet: Fleet, args: Row, variables: Row) -> Row | None:
     """Plans every node; returns the plan of the only one, whose reasons are told as well."""
-    run = RunLocks(
-        lock_directory(args["lock_directory"], variables.get("inventory_dir")),
-        write=False,
-        scratch=constants.DEFAULT_LOCAL_TMP,
-    )
+    scratch = constants.DEFAULT_LOCAL_TMP
+    store = Store(args["wheelhouse_directory"], scratch, args["offline"], args["wheelhouse_signer"])
+    run = run_locks(lock_directory(args["lock_directory"], variables.get("inventory_dir")), False, scratch, store)
     planner = CachedPlanner(args["facts_directory"], run)
     hosts = variables["ansible_play_hosts"]
     for host in hosts:

@@ -9,9 +9,12 @@ from typing import Any
 
 from ansible import constants
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.plugin_utils import facts_cache, run_tags
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import RunLocks
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.offline_locks import run_locks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.planning import lock_directory, make_plan
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_plan import site_of
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_store import Store
 
 
 class ActionModule(ActionBase):
@@ -27,6 +30,8 @@ class ActionModule(ActionBase):
                 "wanted": {"type": "dict", "required": True},
                 "lock_directory": {"type": "str", "default": ""},
                 "state_dir": {"type": "path", "default": "/var/lib/gpufleet"},
+                "wheelhouse_directory": {"type": "str", "default": "~/.cache/gpufleet/wheelhouse"},
+                "wheelhouse_signer": {"type": "str", "default": ""},
                 "facts_directory": {"type": "str", "default": ""},
                 "only_look": {"type": "bool", "default": False},
             }
@@ -43,14 +48,18 @@ class ActionModule(ActionBase):
         )
         if probe.get("failed") or probe.get("unreachable"):
             return probe
-        run = RunLocks(
-            lock_directory(args["lock_directory"], variables.get("inventory_dir")),
-            write=not (self._task.check_mode or args["only_look"]),
-            # Every process of this run has the same one, and Ansible removes it at the end.
-            scratch=constants.DEFAULT_LOCAL_TMP,
-        )
+        # Every process of this run has the same one, and Ansible removes it at the end.
+        scratch = constants.DEFAULT_LOCAL_TMP
+        offline, signer = bool(wanted.get("gpufleet_offline")), args["wheelhouse_signer"]
+        store = Store(args["wheelhouse_directory"], scratch, offline, signer)
+        locks = lock_directory(args["lock_directory"], variables.get("inventory_dir"))
+        try:
+            run = run_locks(locks, not (self._task.check_mode or args["only_look"]), scratch, store)
+        except GpufleetError as error:
+            return {**result, "failed": True, "msg": str(error), "error": error.as_dict()}
         left_out = run_tags.left_out(variables.get("ansible_run_tags"), variables.get("ansible_skip_tags"))
-        plan = make_plan(probe, wanted, run, only_look=args["only_look"], left_out=left_out)
+        site = site_of(variables, store)
+        plan = make_plan(probe, wanted, run, only_look=args["only_look"], left_out=left_out, site=site)
         if args["facts_directory"]:
             _keep(args["facts_directory"], variables["inventory_hostname"], probe, plan)
         result.update(changed=False, plan=plan)

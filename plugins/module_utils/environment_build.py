@@ -9,6 +9,7 @@ import os
 import shutil
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
+from ansible_collections.gpufleet.stack.plugins.module_utils import wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_files import (
     check_packages,
     installed_packages,
@@ -70,12 +71,15 @@ def make_skeleton(wanted: Wanted, uv: str, lock: int) -> None:
 
 def install(wanted: Wanted, uv: str, lock: int, reinstall: list[str]) -> None:
     """Install what is missing from the lock, and the named packages anew. What users added themselves stays."""
-    lock_file = os.path.join(wanted.path, LOCK_FILE)
     python = os.path.join(wanted.path, "bin", "python")
     command = [uv, "pip", "install", "--no-index", "--only-binary", ":all:", "--python", python]
     for name in reinstall:
         command += ["--reinstall-package", name]
-    command += ["--requirements", lock_file]
+    with wheelhouse.lock_file(os.path.join(wanted.path, LOCK_FILE), wanted.lock_text, wanted.wheelhouse) as lock_file:
+        _install_from(wanted, lock, [*command, "--requirements", lock_file])
+
+
+def _install_from(wanted: Wanted, lock: int, command: list[str]) -> None:
     # From the cache alone where it has everything: uv would ask for each wheel again, and fetch it again from a mirror
     # that forbids keeping answers. The lock's SHA-256 decides either way.
     code, _out, _err = uv_tool.run([*command, "--offline"], uv_tool.environment(wanted.cache_dir), keep_open=(lock,))

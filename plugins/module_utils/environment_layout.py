@@ -30,6 +30,7 @@ class Wanted:
 
     :param uv: ``{version, url, sha256, size}`` of uv's wheel.
     :param companions: further packages that are imported, with the version each must have (torchvision, torchaudio).
+    :param wheelhouse: directory or address that the wheels come from in place of the lock's addresses; empty for these.
     :param lock_wait: seconds to wait for another run that works on the same environment.
     """
 
@@ -45,4 +46,5 @@ class Wanted:
     uv: dict[str, Any]
     prefix: str
     cache_dir: str
+    wheelhouse: str = ""
     lock_wait: float = 60.0

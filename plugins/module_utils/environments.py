@@ -13,7 +13,7 @@ import hashlib
 import os
 from typing import Any
 
-from ansible_collections.gpufleet.stack.plugins.module_utils import environment_build, environment_switch
+from ansible_collections.gpufleet.stack.plugins.module_utils import environment_build, environment_switch, wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import COMPLETE, Wanted
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_proof import prove
@@ -65,7 +65,7 @@ def _converge(wanted: Wanted, lock: int) -> Survey:
     former = state
     if not state.healthy():
         _need_interpreter(wanted)
-        uv, _brought = uv_tool.ensure_uv(wanted.prefix, wanted.uv)
+        uv, _brought = uv_tool.ensure_uv(wanted.prefix, wheelhouse.tool(wanted.uv, wanted.wheelhouse))
         state = (
             environment_build.repair(wanted, uv, lock, state)
             if state.present

@@ -55,6 +55,10 @@ options:
       size:
         description: Bytes of the wheel, where they are known.
         type: int
+  wheelhouse:
+    description: Directory or address of the wheelhouse that the wheels are taken from. Left out, they come from their own addresses.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -76,7 +80,7 @@ path:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import cuda_wheels, download, trees
+from ansible_collections.gpufleet.stack.plugins.module_utils import cuda_wheels, download, trees, wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 WHEEL = {
@@ -88,13 +92,14 @@ WHEEL = {
 }
 
 
-def install(path: str, version: str, wheels: list[dict[str, str]], digests: list[str]) -> None:
+def install(path: str, version: str, wheels: list[dict[str, str]], digests: list[str], base: str) -> None:
     """Fetch and unpack. Wheels lie beside the directory, so that the next run goes on where one was cut off."""
     folder = path.rstrip("/") + ".wheels"
     files = []
     for wheel in wheels:
         files.append(os.path.join(folder, wheel["sha256"] + ".whl"))
-        download.fetch(wheel["url"], files[-1], wheel["sha256"], int(wheel["size"]) if wheel["size"] else None)
+        url = wheelhouse.address(base, wheel["url"], wheel["sha256"])
+        download.fetch(url, files[-1], wheel["sha256"], int(wheel["size"]) if wheel["size"] else None)
     cuda_wheels.unpack(files, path, version, digests)
     trees.remove(folder)
 
@@ -106,15 +111,17 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "version": {"type": "str", "required": True},
             "wheels": {"type": "list", "elements": "dict", "required": True, "options": WHEEL},
+            "wheelhouse": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     path, version, wheels = (module.params[name] for name in ("path", "version", "wheels"))
     digests = [wheel["sha256"] for wheel in wheels]
+    wheelhouse.keep_off_proxies(module.params["wheelhouse"])
     try:
         changed = not cuda_wheels.is_installed(path, version, digests)
         if changed and not module.check_mode:
-            install(path, version, wheels, digests)
+            install(path, version, wheels, digests, module.params["wheelhouse"])
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
     except OSError as error:

@@ -43,6 +43,10 @@ options:
   size:
     description: Bytes of the wheel, where they are known.
     type: int
+  wheelhouse:
+    description: Directory or address of the wheelhouse that the wheel is taken from. Left out, it comes from O(url).
+    type: str
+    default: ""
   packages:
     description: Installed packages, with or without versions, that the directory leads to.
     type: list
@@ -87,7 +91,13 @@ import shutil
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import cuda_layout, cudnn, cudnn_layout, download
+from ansible_collections.gpufleet.stack.plugins.module_utils import (
+    cuda_layout,
+    cudnn,
+    cudnn_layout,
+    download,
+    wheelhouse,
+)
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 
@@ -102,7 +112,8 @@ def install(module: AnsibleModule) -> bool:
         return True
     # Beside the directory: an interrupted download is continued by the next run, and is gone after a good one.
     wheel = path.rstrip("/") + ".whl"
-    download.fetch(module.params["url"], wheel, module.params["sha256"], module.params["size"])
+    url = wheelhouse.address(module.params["wheelhouse"], module.params["url"], module.params["sha256"])
+    download.fetch(url, wheel, module.params["sha256"], module.params["size"])
     cudnn.unpack(wheel, path, version, headers)
     os.unlink(wheel)
     return True
@@ -149,6 +160,7 @@ def main() -> None:
             "url": {"type": "str"},
             "sha256": {"type": "str"},
             "size": {"type": "int"},
+            "wheelhouse": {"type": "str", "default": ""},
             "packages": {"type": "list", "elements": "str", "default": []},
             "headers": {"type": "bool", "default": True},
         },
@@ -157,6 +169,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     path = module.params["path"]
+    wheelhouse.keep_off_proxies(module.params["wheelhouse"])
     try:
         changed = install(module)
         if module.check_mode:

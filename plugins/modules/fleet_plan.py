@@ -37,6 +37,21 @@ options:
     description: Directory on the controller where locks are kept. Used with O(facts=cached); none is written.
     type: str
     default: ""
+  offline:
+    description: Use no locks but those of O(wheelhouse_directory). Used with O(facts=cached).
+    type: bool
+    default: false
+    version_added: 0.1.0
+  wheelhouse_directory:
+    description: As O(gpufleet.stack.plan#module:wheelhouse_directory).
+    type: str
+    default: ~/.cache/gpufleet/wheelhouse
+    version_added: 0.1.0
+  wheelhouse_signer:
+    description: As O(gpufleet.stack.plan#module:wheelhouse_signer).
+    type: str
+    default: ""
+    version_added: 0.1.0
   json:
     description: File on the controller that the plans are written to, after docs/plan-schema.json. Empty writes none.
     type: str

@@ -44,6 +44,16 @@ options:
     type: str
     default: ""
     version_added: 0.1.0
+  wheelhouse_directory:
+    description: Directory on the controller that keeps every wheel once for all nodes.
+    type: str
+    default: ~/.cache/gpufleet/wheelhouse
+    version_added: 0.1.0
+  wheelhouse_signer:
+    description: With C(gpufleet_offline), public SSH key whose signature that directory has to bear, or a file that holds one.
+    type: str
+    default: ""
+    version_added: 0.1.0
   only_look:
     description:
       - Say that the plan will not be carried out. No lock is then kept, and where the package index does not answer the sizes

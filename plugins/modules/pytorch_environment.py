@@ -83,6 +83,10 @@ options:
       size:
         description: Size of the wheel in bytes.
         type: int
+  wheelhouse:
+    description: Directory or address of the wheelhouse that the wheels are taken from. Left out, they come from the lock's addresses.
+    type: str
+    default: ""
   prefix:
     description: Directory in which everything of the collection lives. uv goes below it.
     type: path
@@ -153,7 +157,7 @@ error:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import environments
+from ansible_collections.gpufleet.stack.plugins.module_utils import environments, wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import Wanted
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
@@ -169,6 +173,7 @@ SAME_NAME = (
     "uv",
     "prefix",
     "cache_dir",
+    "wheelhouse",
     "lock_wait",
 )
 COMPANIONS = ("torchvision", "torchaudio")
@@ -198,6 +203,7 @@ def main() -> None:
                     size={"type": "int"},
                 ),
             },
+            wheelhouse={"type": "str", "default": ""},
             prefix={"type": "path", "default": "/opt/gpufleet"},
             cache_dir={"type": "path", "default": "/opt/gpufleet/cache"},
             lock_wait={"type": "float", "default": 60},
@@ -208,6 +214,7 @@ def main() -> None:
         companions={name: module.params[name] for name in COMPANIONS if module.params[name]},
         **{name: module.params[name] for name in SAME_NAME},
     )
+    wheelhouse.keep_off_proxies(wanted.wheelhouse)
     try:
         result = environments.ensure(wanted, check_mode=module.check_mode)
     except GpufleetError as error:

@@ -12,10 +12,17 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import catalog, offered, run_tags, sizes
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import (
+    catalog,
+    offered,
+    run_tags,
+    sizes,
+    wheelhouse_plan,
+)
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import RunLocks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_wheels import UNKNOWN, lock_stages
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import resolve
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_plan import Site
 
 Row = dict[str, Any]
 Resolver = Callable[[Row, Row, Row], Row]
@@ -33,6 +40,7 @@ def make_plan(
     only_look: bool = False,
     choose: Resolver = resolve,
     left_out: frozenset[str] = frozenset(),
+    site: Site = wheelhouse_plan.ALONE,
 ) -> Row:
     """The whole plan of one node.
 
@@ -42,6 +50,7 @@ def make_plan(
     :param only_look: nothing will be carried out: an index that does not answer leaves sizes unknown.
     :param choose: the resolver.
     :param left_out: stages that this run does not carry out.
+    :param site: what the controller and other hosts have for all nodes.
     """
     facts = {name: probe[name] for name in ("gpu", "cuda", "node")}
     # Of a stage that was removed a receipt may be left, for what could not go.
@@ -64,6 +73,12 @@ def make_plan(
                 plan["stages"][role].update(needed=False, because=run_tags.BECAUSE)
         if "verify" not in left_out:
             _verify_after_changes(plan["stages"])
+    plan["wheelhouse"] = wheelhouse_plan.make({**plan, "facts": facts}, wanted, probe["receipts"], site)
+    if plan["ok"]:
+        try:
+            wheelhouse_plan.check(plan["wheelhouse"], wanted, site)
+        except GpufleetError as error:
+            _refuse(plan, error)
         check_space(plan, facts, left_out)
     return {**plan, "facts": facts, "verdict": probe.get("verdict")}
 
@@ -172,6 +187,7 @@ def check_space(plan: Row, facts: Row, left_out: frozenset[str] = frozenset()) -
         "cudnn": [sizes.cudnn_part(each) for each in sizes.missing_cudnns(stages["cudnn"], facts)],
     }
     parts = [part for role, found in missing.items() if role not in left_out for part in found]
+    parts += wheelhouse_plan.copies(plan.get("wheelhouse"))
     needed = sum(part.disk_mib or 0 for part in parts)
     if prefix["free_mib"] is None or needed <= prefix["free_mib"]:
         return

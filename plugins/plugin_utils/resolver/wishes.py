@@ -43,6 +43,8 @@ DEFAULTS: dict[str, Any] = {
     "gpufleet_hold": False,
     "gpufleet_hold_kernel": False,
     "gpufleet_gpu_sysroot": "/",
+    "gpufleet_wheelhouse": "auto",
+    "gpufleet_offline": False,
     "verify_seed": 0,
 }
 # Which words stand beside a version, and whether a list of versions is possible too.
@@ -73,6 +75,7 @@ TEXTS = (
 SWITCHES = (
     "gpufleet_hold",
     "gpufleet_hold_kernel",
+    "gpufleet_offline",
     "nvidia_driver_dcgm",
     "nvidia_driver_container_toolkit",
     "cudnn_headers",
@@ -81,6 +84,7 @@ SWITCHES = (
 LISTS = ("cuda_toolkit_source",)
 PATHS = ("gpufleet_prefix", "gpufleet_cache_dir", "gpufleet_gpu_sysroot")
 ENVIRONMENT_KEYS = ("name", "version", "cuda", "requirements")
+WHEELHOUSE = re.compile(r"^(auto|index|copy|cache|/.+|https?://.+)$")
 VARIANT = re.compile(r"^(auto|cpu|mps|cu\d{2,3})$")
 
 
@@ -105,12 +109,22 @@ def check(decision: Decision, asked: dict[str, Any]) -> None:
     for name in SWITCHES:
         if not isinstance(wishes[name], bool):
             _bad(decision, name, f"{name} is {wishes[name]!r}", ["use true or false, without quotes"], wishes[name])
+    _check_wheelhouse(decision, wishes["gpufleet_wheelhouse"], wishes["gpufleet_offline"])
     if isinstance(wishes["verify_seed"], bool) or not isinstance(wishes["verify_seed"], int):
         _bad(decision, "verify_seed", f"verify_seed is {wishes['verify_seed']!r}", ["use a whole number"])
     _check_environments(decision, wishes["pytorch_environments"])
     if not decision.conflicts:
         _check_driver_runfile(decision)
     _check_toolkit_runfiles(decision, wishes["cuda_toolkit_runfiles"])
+
+
+def _check_wheelhouse(decision: Decision, way: Any, offline: Any) -> None:
+    name = "gpufleet_wheelhouse"
+    if not isinstance(way, str) or not WHEELHOUSE.match(way):
+        _bad(decision, name, f"{name} is {way!r:.100}", ["use auto, index, copy, cache, a full path, or an address"])
+    elif offline is True and way == "index":
+        message = "gpufleet_offline is true, and gpufleet_wheelhouse has the nodes fetch from package indexes"
+        _bad(decision, name, message, ["gpufleet_wheelhouse: auto"], way)
 
 
 def _check_choice(decision: Decision, name: str, value: Any, choices: tuple[str, ...]) -> None:

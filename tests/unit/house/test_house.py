@@ -45,8 +45,16 @@ def test_a_default_that_two_roles_have_is_the_same(role: str) -> None:
 
 def test_the_resolver_knows_every_wish_with_its_default() -> None:
     plans = defaults("plan")
-    for name in ("gpufleet_lock_directory", "gpufleet_facts", "gpufleet_facts_directory", "gpufleet_plan_json"):
-        del plans[name]  # these are about the controller, not about what a node gets
+    # These are about the controller, not about what a node gets.
+    for name in (
+        "lock_directory",
+        "facts",
+        "facts_directory",
+        "plan_json",
+        "wheelhouse_directory",
+        "wheelhouse_signer",
+    ):
+        del plans[f"gpufleet_{name}"]
     plans["gpufleet_cache_dir"] = plans["gpufleet_cache_dir"].replace("{{ gpufleet_prefix }}", plans["gpufleet_prefix"])
     assert plans == DEFAULTS
 

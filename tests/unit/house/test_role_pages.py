@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 # These refuse to run on their own; their README is enough.
-INTERNAL = ("apt_packages", "dnf_packages", "runfile")
+INTERNAL = ("wheelhouse", "apt_packages", "dnf_packages", "runfile")
 
 
 def test_every_role_has_a_page() -> None:
