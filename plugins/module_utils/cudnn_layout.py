@@ -14,6 +14,7 @@ import re
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import cuda_layout, trees
 from ansible_collections.gpufleet.stack.plugins.module_utils.cudnn import wrong
+from ansible_collections.gpufleet.stack.plugins.module_utils.packages import of_rpm, rpm_files
 
 _LIBRARY = re.compile(r"^/usr/lib(?:64)?/(?:[^/]+/)*(libcudnn[\w-]*)\.so((?:\.\d+)*)$")
 _HEADER = re.compile(r"^/usr/include/(?:[^/]+/)*(cudnn\w*?)(_v\d+)?\.h$")
@@ -44,18 +45,27 @@ def wanted(packages: list[str], path: str, headers: bool, root: str = "/") -> di
 
     :raises GpufleetError: GF-CUDNN-WRONG where the packages are not installed or hold no cuDNN.
     """
-    known = cuda_layout.installed_packages(root)
     names = [name.partition("=")[0] for name in packages]
+    files = _of_rpm(names, root) if of_rpm(root) else _of_dpkg(names, root)
+    found = links(files, headers)
+    if not any(place.startswith("lib/libcudnn.so") for place in found):
+        raise wrong(f"{', '.join(names)} hold no libcudnn.so", path)
+    return found
+
+
+def _of_dpkg(names: list[str], root: str) -> list[str]:
+    known = cuda_layout.installed_packages(root)
     files = [file for name in names if name in known for file in cuda_layout.package_files(known[name], root)]
     # The headers of newer releases lie in a package of their own, which the development package depends on.
     for name in names:
         for other in known[name].depends if name in known else ():
             if re.match(r"^libcudnn\d+-headers", other) and other in known:
                 files += cuda_layout.package_files(known[other], root)
-    found = links(files, headers)
-    if not any(place.startswith("lib/libcudnn.so") for place in found):
-        raise wrong(f"{', '.join(names)} hold no libcudnn.so", path)
-    return found
+    return files
+
+
+def _of_rpm(names: list[str], root: str) -> list[str]:
+    return rpm_files([*names, *(name.replace("-devel-", "-headers-") for name in names)], root)
 
 
 def make(path: str, places: dict[str, str]) -> None:

@@ -104,30 +104,40 @@ def _rpm_database_stamp(root: str) -> tuple[int, ...]:
     return tuple(sorted(stamps))
 
 
-@functools.lru_cache(maxsize=None)
-def _rpm_versions(root: str, stamp: tuple[int, ...]) -> dict[str, str]:
-    """What rpm says; asked once as long as the database, whose ``stamp`` this is, does not change."""
-    if not stamp:
-        return {}
+def _rpm(root: str, arguments: list[str]) -> list[str]:
+    """What rpm says, by lines; nothing where there is no rpm."""
     import shutil
     import subprocess
 
     rpm = shutil.which("rpm") or shutil.which("rpm", path="/usr/bin:/bin")
     if rpm is None:
-        return {}
-    command = [rpm, "--root", os.path.abspath(root), "-qa", "--qf", "%{INSTALLTIME}\t%{NAME}\t%{EVR}\n"]
+        return []
     result = subprocess.run(  # pylint: disable=ansible-bad-function
-        command,
+        [rpm, "--root", os.path.abspath(root), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANGUAGE": "C", "LC_ALL": "C"},
         check=False,
     )
-    rows = [line.split("\t") for line in result.stdout.decode("utf-8", "replace").splitlines()]
+    return result.stdout.decode("utf-8", "replace").splitlines()
+
+
+@functools.lru_cache(maxsize=None)
+def _rpm_versions(root: str, stamp: tuple[int, ...]) -> dict[str, str]:
+    """What rpm says; asked once as long as the database, whose ``stamp`` this is, does not change."""
+    if not stamp:
+        return {}
+    said = _rpm(root, ["-qa", "--qf", "%{INSTALLTIME}\t%{NAME}\t%{EVR}\n"])
+    rows = [line.split("\t") for line in said]
     rows = [row for row in rows if len(row) == 3 and row[0].isdigit() and row[1] != "gpg-pubkey"]
     # Several versions of one package (kernels) may stand side by side: the one installed last counts.
     return {name: version for _when, name, version in sorted(rows, key=lambda row: int(row[0]))}
+
+
+def rpm_files(names: list[str], root: str = "/") -> list[str]:
+    """Files, links and directories of rpm's packages; of one that is not installed none."""
+    return [line for line in _rpm(root, ["-ql", *names]) if line.startswith("/")]
 
 
 def _recorded_rpm(root: str) -> dict[str, str] | None:

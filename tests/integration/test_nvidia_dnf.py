@@ -239,6 +239,36 @@ def test_a_toolkit_stands_in_its_own_place_and_brings_no_driver(vendor: Vendor) 
     assert "not installed" in vendor.sh("rpm -q cuda", check=False)
 
 
+def test_cudnn_of_packages_is_locked_and_what_somebody_moved_comes_back(vendor: Vendor) -> None:
+    wishes = {
+        "nvidia_driver_version": "590",
+        "nvidia_driver_flavour": "open",
+        "cuda_toolkit_version": "12.6",
+        "cudnn_source": "nvidia",
+    }
+    run = vendor.play("cudnn", cudnn_version="8.9.2", **wishes)
+    assert run.rc == 0, run.stdout
+    assert vendor.sh("rpm -q libcudnn8").startswith("libcudnn8-8.9.2.26-1.cuda12.1")
+    assert vendor.play("cudnn", cudnn_version="8.9.2", **wishes).changed("node") == 0
+    vendor.sh("dnf -q -y --refresh upgrade")
+    assert vendor.sh("rpm -q libcudnn8").startswith("libcudnn8-8.9.2.26-1.cuda12.1")
+    vendor.sh("dnf -q -y --disableplugin=versionlock upgrade libcudnn8 libcudnn8-devel")
+    run = vendor.play("cudnn", cudnn_version="8.9.2", **wishes)
+    assert run.rc == 0, run.stdout
+    assert vendor.sh("rpm -q libcudnn8").startswith("libcudnn8-8.9.2.26-1.cuda12.1")
+    locked = locks(vendor)
+    with_both = vendor.play("cudnn", cudnn_version=["9.17", "8.9.2"], **wishes)
+    # The stand-in's headers of both lie in one place: rpm refuses, and the node keeps what it had.
+    assert "GF-DNF-FAILED" in with_both.stdout, with_both.stdout
+    assert locks(vendor) == locked
+    run = vendor.play("cudnn", cudnn_version=["9.17", "8.9.2"], cudnn_headers=False, **wishes)
+    assert run.rc == 0, run.stdout
+    names = vendor.sh("rpm -qa --qf '%{NAME}-%{VERSION}\\n' | grep -e '^libcudnn.-[0-9]' -e cuda-12-9 | sort").split()
+    assert names == ["libcudnn8-8.9.2.26", "libcudnn9-cuda-12-9.17.1.4"]
+    assert vendor.sh(". /etc/profile.d/gpufleet-cudnn.sh; ls $CUDNN_HOME/lib/libcudnn.so.9")
+    assert vendor.play("cudnn", cudnn_version=["9.17", "8.9.2"], cudnn_headers=False, **wishes).changed("node") == 0
+
+
 def test_removal_leaves_the_node_as_it_was_with_the_former_entry(vendor: Vendor) -> None:
     run = vendor.world.play(playbook="playbooks/remove.yml")
     assert run.rc == 0, run.stdout

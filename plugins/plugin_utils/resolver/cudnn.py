@@ -81,11 +81,18 @@ def _stage(decision: Decision, rows: list[Row]) -> Row:
         ],
         "cudnns": cudnns,
         "headers": decision.wanted["cudnn_headers"],
-        # Unpinned, an upgrade of the node would move up to 8 to another CUDA.
-        "pin": [dict(zip(("package", "version"), name.split("="), strict=True)) for name in names if "=" in name],
-        "hold": [name.partition("=")[0] for name in names] if decision.wanted["gpufleet_hold"] else [],
+        **_kept(decision, names),
         **environment.description(decision),
     }
+
+
+def _kept(decision: Decision, packages: list[str]) -> Row:
+    """What keeps packages at their versions: else an upgrade of the node would move those up to 8 to another CUDA."""
+    with_apt = not cudnn_packages.with_dnf(decision)
+    pairs = [dict(zip(("package", "version"), name.split("="), strict=True)) for name in packages if "=" in name]
+    # dnf knows no pins: there a lock does it, whether a hold was asked for or not.
+    held = decision.wanted["gpufleet_hold"] or not with_apt
+    return {"pin": pairs if with_apt else [], "hold": [pair["package"] for pair in pairs] if held else []}
 
 
 def _one(decision: Decision, row: Row) -> Row:

@@ -20,6 +20,16 @@ def _place(decision: Decision) -> Row | None:
     return driver_options.repository(decision, node.distribution(decision))
 
 
+def with_dnf(decision: Decision) -> bool:
+    """Whether the node's packages are dnf's."""
+    distribution = node.distribution(decision)
+    return distribution is not None and _family(distribution) == "dnf"
+
+
+def _family(distribution: Row) -> str:
+    return str(distribution["family"].partition("-")[0])
+
+
 def row_of(decision: Decision, cudnn: Row) -> Row | None:
     """The row with the names of a cuDNN's packages; None where the node's repository does not have it."""
     distribution, place = node.distribution(decision), _place(decision)
@@ -29,7 +39,7 @@ def row_of(decision: Decision, cudnn: Row) -> Row | None:
     last = place["last_cuda"]
     if key(place["first_cuda"])[0] > major or (last is not None and key(last)[0] < major):
         return None
-    family = distribution["family"].partition("-")[0]
+    family = _family(distribution)
     rows = (
         row
         for row in decision.catalog["cudnn"]["packages"]
@@ -52,8 +62,10 @@ def describe(decision: Decision, cudnn: Row) -> Row:
     if decision.wanted["cudnn_headers"]:
         names.append(row["development"])
     values = {"version": cudnn["version"], "major": str(cudnn["cuda_major"]), "cuda": str(cudnn["packaged_for"])}
+    # With dnf this plugin is what keeps a version.
+    plugin = [driver_options.VERSIONLOCK] if row["family"] == "dnf" else []
     return {
-        "packages": [_filled(name, values) for name in names],
+        "packages": [*(_filled(name, values) for name in names), *plugin],
         "repository": repository.description(decision, place),
     }
 

@@ -63,6 +63,31 @@ def test_headers_in_a_package_of_their_own_are_found(tmp_path: Path) -> None:
     assert found["include/cudnn_version.h"] == f"{INCLUDE}/cudnn_version_v9.h"
 
 
+def test_the_files_of_rpms_packages_are_asked_of_rpm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for rpm that knows two packages."""
+    node(tmp_path)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/os-release").write_text('ID="rocky"\nID_LIKE="rhel centos fedora"\n')
+    program = tmp_path / "bin/rpm"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\nfor each; do case $each in\n"
+        "libcudnn9-cuda-12) printf '/usr/lib64/libcudnn.so.9\\n/usr/lib64/libcudnn.so.9.17.1\\n';;\n"
+        "libcudnn9-headers-cuda-12) printf '/usr/include/cudnn_version_v9.h\\n';;\n"
+        "libcudnn9-devel-cuda-12) echo 'package libcudnn9-devel-cuda-12 is not installed';;\nesac; done\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    names = ["libcudnn9-cuda-12=9.17.1.4-1", "libcudnn9-devel-cuda-12=9.17.1.4-1"]
+    assert cudnn_layout.wanted(names, "/p", True, str(tmp_path)) == {
+        "include/cudnn_version.h": "/usr/include/cudnn_version_v9.h",
+        "include/cudnn_version_v9.h": "/usr/include/cudnn_version_v9.h",
+        "lib/libcudnn.so": "/usr/lib64/libcudnn.so.9.17.1",
+        "lib/libcudnn.so.9": "/usr/lib64/libcudnn.so.9",
+        "lib/libcudnn.so.9.17.1": "/usr/lib64/libcudnn.so.9.17.1",
+    }
+
+
 def test_packages_that_are_not_there_are_told(tmp_path: Path) -> None:
     node(tmp_path)
     with pytest.raises(GpufleetError, match="libcudnn8") as caught:

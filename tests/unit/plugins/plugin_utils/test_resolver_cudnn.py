@@ -103,11 +103,15 @@ def test_what_the_repository_does_not_reach_is_not_promised() -> None:
     assert {"cudnn_source": "auto"} in found["conflicts"][0]["fixes"]
 
 
-def test_the_dnf_family_is_told_that_it_has_to_wait() -> None:
+def test_with_dnf_a_lock_keeps_the_version_whether_a_hold_is_wanted_or_not() -> None:
     node = facts(
         "a100", distribution="Rocky", version="9.4", driver="570.211.01", loaded="570.211.01", driver_source="nvidia"
     )
-    found = plan(
-        node, nvidia_driver_source="auto", cuda_toolkit_version="none", cudnn_version="9.17", cudnn_source="nvidia"
-    )
-    assert "GF-NOT-YET" in [each["code"] for each in found["conflicts"]]
+    found = stage(node, cuda_toolkit_version="12.6", cudnn_version=["9.17", "8.9"], cudnn_source="nvidia")
+    assert [each["packages"] for each in found["cudnns"]] == [
+        ["libcudnn9-cuda-12=9.17.1.4-1", "libcudnn9-devel-cuda-12=9.17.1.4-1", "python3-dnf-plugin-versionlock"],
+        ["libcudnn8=8.9.7.29-1.cuda12.2", "libcudnn8-devel=8.9.7.29-1.cuda12.2", "python3-dnf-plugin-versionlock"],
+    ]
+    assert found["pin"] == []
+    assert found["hold"] == ["libcudnn9-cuda-12", "libcudnn9-devel-cuda-12", "libcudnn8", "libcudnn8-devel"]
+    assert found["cudnns"][0]["repository"]["url"].endswith("/rhel9/x86_64")
