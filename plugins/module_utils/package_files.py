@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.commands import Run
+from ansible_collections.gpufleet.stack.plugins.module_utils.packages import of_rpm
 
 LISTS = "var/lib/dpkg/info/*.list"
 # Of these the root has links into /usr, and packages name either place.
@@ -29,7 +30,7 @@ def owned(run: Run, paths: Iterable[str], root: str = "/") -> set[str]:
     lists = glob.glob(os.path.join(root, LISTS))
     if not asked:
         return set()
-    if not lists:
+    if of_rpm(root) or not lists:
         return {path for path in set(asked.values()) if run(["rpm", "-qf", path])[0] == 0}
     found: set[str] = set()
     for name in lists:

@@ -17,8 +17,8 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.toolkit im
 
 Row = dict[str, Any]
 TRIED = ("Debian",)
-# Where packages of NVIDIA's repository were tried, by package manager; what stood in for what is in docs/support.md.
-REPOSITORY_TRIED = {"dnf": ("RedHat", "Rocky", "AlmaLinux")}
+# Where NVIDIA's repository and installer were tried, by package manager; what stood in for what is in docs/support.md.
+VENDOR_TRIED = {"dnf": ("RedHat", "Rocky", "AlmaLinux")}
 # Whose own drivers and toolkits the roles install; on Ubuntu a stand-in was tried (docs/support.md).
 ARCHIVES = ("Debian", "Ubuntu")
 LINUX_PACKAGE_MANAGERS = ("apt", "dnf")
@@ -86,7 +86,7 @@ def _former_stays(stage: Row, node: Row, there: Row) -> str | None:
         return None
     if former["source"] not in SOURCES:
         return f"it came from {former['source']}, and the role does not know how to take that away"
-    if node["package_manager"] != "apt":
+    if node["package_manager"] != "apt" and not former["source"] == stage["source"] == "runfile":
         return "the role changes a driver's source with apt only, so far"
     return None
 
@@ -94,7 +94,7 @@ def _former_stays(stage: Row, node: Row, there: Row) -> str | None:
 def _driver_lacks(stage: Row, node: Row) -> str | None:
     """Why the role can't install this driver, or None where it can."""
     if stage["source"] == "runfile":
-        return None if node["package_manager"] == "apt" else "NVIDIA's installer is run with apt beside it only, so far"
+        return _untried(node, "NVIDIA's installer was")
     if stage["source"] == "distro":
         return _archive_lacks(node)
     return _repository_lacks(stage["repository"], node)
@@ -107,15 +107,22 @@ def _archive_lacks(node: Row) -> str | None:
 
 
 def _repository_lacks(repository: Row, node: Row) -> str | None:
-    tried = REPOSITORY_TRIED.get(node["package_manager"], (node["distribution"],))
-    if node["distribution"] not in tried:
-        return f"packages of NVIDIA's repository were tried with {node['package_manager']} on {', '.join(tried)} only, so far"
+    untried = _untried(node, "packages of NVIDIA's repository were")
+    if untried is not None:
+        return untried
     if repository["fingerprint"] is None:
         return (
             f"no document names the key of NVIDIA's repository {repository['name']}; "
             "add its row with gpufleet_catalog_overlay once you have checked it"
         )
     return None
+
+
+def _untried(node: Row, what: str) -> str | None:
+    tried = VENDOR_TRIED.get(node["package_manager"], (node["distribution"],))
+    if node["distribution"] in tried:
+        return None
+    return f"{what} tried with {node['package_manager']} on {', '.join(tried)} only, so far"
 
 
 def _check_toolkit(plan: Row, node: Row, wanted: Row) -> None:
@@ -147,10 +154,7 @@ def _check_cudnn(plan: Row, node: Row) -> None:
     for each in plan["stages"]["cudnn"]["cudnns"]:
         if each["source"] != "nvidia":
             continue
-        with_apt = node["package_manager"] == "apt"
-        reason = (
-            _repository_lacks(each["repository"], node) if with_apt else "the role installs them with apt only, so far"
-        )
+        reason = _repository_lacks(each["repository"], node)
         if reason is not None:
             _refuse(
                 plan, f"installing cuDNN {each['version']} from NVIDIA's packages", reason, ["cudnn_source: wheels"]
