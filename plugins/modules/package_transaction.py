@@ -104,6 +104,14 @@ without_headers:
   type: list
   elements: str
   sample: []
+automatic:
+  description: >-
+    Names among RV(packages) that nobody asked for: apt finds its way from one driver to another only where all of the new one
+    is named. They should count as automatic once they are installed.
+  returned: success
+  type: list
+  elements: str
+  sample: [libnvidia-compute]
 known:
   description: Whether the package manager knows all the packages and a way to install them.
   returned: success
@@ -132,6 +140,7 @@ from typing import NamedTuple
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.stack.plugins.module_utils import (
     apt_locks,
+    apt_needs,
     commands,
     dnf_locks,
     dnf_transaction,
@@ -149,6 +158,7 @@ class Answer(NamedTuple):
     packages: list[str]
     without_headers: list[str]
     changed: bool
+    automatic: list[str]
 
 
 def with_apt(module: AnsibleModule, run: commands.Run) -> Answer:
@@ -165,11 +175,17 @@ def with_apt(module: AnsibleModule, run: commands.Run) -> Answer:
     packages = [*params["packages"], *headers]
     held = [package_hold.plain(name) for name, row in package_hold.dpkg_selections().items() if row.want == "hold"]
     transaction = package_transaction.ask(run, packages)
+    named: list[str] = []
+    if not transaction.known and params["driver"]:
+        named = apt_needs.exact(run, packages)
+        again = package_transaction.ask(run, [*packages, *named])
+        transaction, packages = (again, [*packages, *named]) if again.known else (transaction, packages)
     package_transaction.check(transaction.steps, os.uname().release, held, params["driver"])
     asked = package_transaction.exact(packages, transaction.steps) if params["driver"] else packages
     if params["fetch"] and not module.check_mode:
         package_transaction.fetch(run, asked, transaction)
-    return Answer(transaction, asked, without, repaired)
+    automatic = [name.partition("=")[0] for name in named if transaction.known]
+    return Answer(transaction, asked, without, repaired, automatic)
 
 
 def with_dnf(module: AnsibleModule, run: commands.Run) -> Answer:
@@ -194,7 +210,7 @@ def with_dnf(module: AnsibleModule, run: commands.Run) -> Answer:
             dnf_transaction.install(run, packages, driver, back)
         if params["install"] and params["obsolete"]:
             changed = bool(dnf_transaction.drop(run, params["obsolete"])) or changed
-    return Answer(transaction, packages, without, changed)
+    return Answer(transaction, packages, without, changed, [])
 
 
 def main() -> None:
@@ -226,6 +242,7 @@ def main() -> None:
         changed=answer.changed,
         packages=answer.packages,
         without_headers=answer.without_headers,
+        automatic=answer.automatic,
         known=transaction.known,
         said=transaction.said,
         steps=[step._asdict() for step in transaction.steps],
