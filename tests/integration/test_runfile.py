@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -82,15 +83,22 @@ def drives(version: str, licence: str, lines: list[str]) -> bool:
     return lines == [version, licence, f"libcuda.so.{version}", f"nvidia/{version}, {kernel}, x86_64: installed"]
 
 
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    with vendor_world("installers", tmp_path_factory) as vendor:
+@contextlib.contextmanager
+def own_driver(name: str, factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A node whose recording has the GPU, and nothing of a driver but the node's own."""
+    with vendor_world(name, factory) as vendor:
         for each in OWN:
             place = f"{SYSROOT}/{each}"
             vendor.sh(f"mkdir -p $(dirname {place}); rm -rf {place}; ln -s /{each} {place}")
         # The kernel whose headers the node will get is the one that runs.
         vendor.sh(f"{KERNEL} > {SYSROOT}/proc/sys/kernel/osrelease")
-        yield Machine(vendor, tmp_path_factory.mktemp("installers"))
+        yield Machine(vendor, factory.mktemp(name))
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with own_driver("installers", tmp_path_factory) as this:
+        yield this
 
 
 def whole(machine: Machine) -> tuple[set[str], str]:
