@@ -10,6 +10,7 @@ What can be expected (all keys may be left out):
     toolkit: "12.6"                 behind /usr/local/cuda, said by nvcc and found by a login shell
     repository: true | false        an entry for NVIDIA's repository
     receipts: [roles]               that left one
+    python: path                    where the interpreter of the environment lies
 """
 
 from __future__ import annotations
@@ -106,6 +107,11 @@ def check_receipts(roles: list[str]) -> list[str]:
     return [f"no receipt of {role}" for role in roles if not os.path.exists(f"/var/lib/gpufleet/receipts/{role}.json")]
 
 
+def check_python(path: str) -> list[str]:
+    found = os.path.realpath("/opt/gpufleet/envs/default/current/bin/python")
+    return [] if found.startswith(path) else [f"the environment rests on {found}"]
+
+
 def main() -> None:
     expected = json.loads(sys.argv[1])
     there = installed()
@@ -123,6 +129,8 @@ def main() -> None:
     if "repository" in expected:
         wrong += check_repository(expected["repository"])
     wrong += check_receipts(expected.get("receipts", []))
+    if "python" in expected:
+        wrong += check_python(expected["python"])
     if not expected:
         wrong.append("nothing is expected, so nothing was checked")
     sys.exit("\n".join(wrong) or None)
