@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 
+from ansible_collections.gpufleet.stack.plugins.module_utils import bom
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
 from ansible_collections.gpufleet.stack.plugins.module_utils import wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_files import (
@@ -17,6 +18,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.environment_files i
     site_packages,
 )
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import (
+    BOM_FILE,
     BUILDING,
     COMPLETE,
     LOCK_FILE,
@@ -135,6 +137,9 @@ def complete(wanted: Wanted) -> None:
     records = {
         name: file_digest(os.path.join(installed[name][0][1], "RECORD")) for name in locked_packages(wanted.lock_text)
     }
+    python = bom.python_version(wanted.path)
+    bill = bom.environment(wanted.name, os.path.basename(wanted.path), wanted.lock_text, wanted.lock_sha256, python)
+    bom.write(os.path.join(wanted.path, BOM_FILE), bill)
     skeleton = {name: file_digest(os.path.join(wanted.path, name)) for name in SKELETON}
     document = {
         "schema": 1,

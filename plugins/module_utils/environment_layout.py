@@ -18,10 +18,11 @@ from typing import Any
 BUILDING = ".gpufleet-building"
 COMPLETE = ".complete"
 LOCK_FILE = "pylock.toml"
+BOM_FILE = "gpufleet-bom.cdx.json"
 # Holds what is on its way out or was never finished: any run may remove it.
 DOOMED = ".building-"
 # What makes the directory an environment, apart from what wheels bring.
-SKELETON = ("pyvenv.cfg", "bin/activate", "bin/activate.csh", "bin/activate.fish")
+SKELETON = ("pyvenv.cfg", "bin/activate", "bin/activate.csh", "bin/activate.fish", BOM_FILE)
 
 
 @dataclass(frozen=True)

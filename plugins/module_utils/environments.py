@@ -15,7 +15,7 @@ from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import environment_build, environment_switch, wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
-from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import COMPLETE, Wanted
+from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import BOM_FILE, COMPLETE, Wanted
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_proof import prove
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_survey import Survey, standing, survey
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
@@ -74,7 +74,7 @@ def _converge(wanted: Wanted, lock: int) -> Survey:
         former.checked_bytes = state.checked_bytes
     else:
         prove(wanted.name, wanted.path, wanted.torch_version, wanted.cuda, wanted.companions)
-        if read_json(os.path.join(wanted.path, COMPLETE)) is None:
+        if any(read_json(os.path.join(wanted.path, name)) is None for name in (COMPLETE, BOM_FILE)):
             environment_build.complete(wanted)
     environment_switch.switch(wanted)
     return former

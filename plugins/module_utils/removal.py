@@ -17,6 +17,7 @@ from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import (
     alternatives,
+    bom,
     driver_remains,
     driver_runfile,
     environment_files,
@@ -559,6 +560,8 @@ def forget(plan: Plan) -> None:
             trees.remove(receipts.receipt_path(state, stage))
         trees.remove(removal_baseline.baseline_path(state, stage))
         trees.remove(rollback.former_path(state, stage))
+    if set(plan.forgotten) & set(bom.NVIDIA_ROLES):
+        bom.refresh(state, plan.wish.root)
     if "verify" in plan.forgotten:
         trees.remove(os.path.join(state, "verdict.json"))
     if plan.state:

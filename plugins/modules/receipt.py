@@ -14,6 +14,7 @@ description:
   - The probe of the next run compares the receipt with the node; while both agree the whole role is skipped.
   - With O(state=begun) before the role's work it writes down what the node has already, to
     C(<state_dir>/baselines/<role>.json). The receipt then says which packages the role added, so that they can be removed.
+  - With a receipt of an NVIDIA role the node's bill of materials, C(<state_dir>/gpufleet-bom-nvidia.cdx.json), is written anew.
 version_added: 0.1.0
 author:
   - gpufleet contributors (@gpufleet)
@@ -113,7 +114,7 @@ path:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import receipts, removal_baseline, rollback
+from ansible_collections.gpufleet.stack.plugins.module_utils import bom, receipts, removal_baseline, rollback
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.packages import installed_versions
 
@@ -169,6 +170,8 @@ def main() -> None:
         rollback.keep_former(module.params["state_dir"], former, receipt)
         receipts.write_json(path, receipt)
         removal_baseline.finish(module.params["state_dir"], module.params["role"])
+        if module.params["role"] in bom.NVIDIA_ROLES:
+            bom.refresh(module.params["state_dir"])
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
     same = former is not None and all(former.get(key) == receipt[key] for key in receipt if key != "written_at")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,6 +50,13 @@ def test_torch_runs_on_the_managed_python(node: World, before: tuple[set[str], s
     about = "import sys, torch; print(torch.__version__, sys.version_info[:2], sys.base_prefix)"
     assert node.sh("node", f"{ENVIRONMENT} -c '{about}'").startswith("2.0.1+cu117 (3, 11) /opt/gpufleet/python/3.11.")
     assert "GET /2026" in node.sh("node", "journalctl -u mirror --no-pager")
+
+
+def test_the_environment_has_its_bill_of_materials(node: World, before: tuple[set[str], str, str]) -> None:
+    bill = json.loads(node.sh("node", f"cat {ENVIRONMENT.removesuffix('bin/python')}gpufleet-bom.cdx.json"))
+    found = {component["name"]: component["version"] for component in bill["components"]}
+    assert found["torch"] == "2.0.1"
+    assert found["cpython"] == node.sh("node", f"{ENVIRONMENT} -c 'import platform; print(platform.python_version())'")
 
 
 def test_a_second_run_is_one_module_execution(node: World, before: tuple[set[str], str, str]) -> None:
