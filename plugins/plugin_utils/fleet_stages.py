@@ -62,6 +62,9 @@ def _cudnn(stage: Row, facts: Row) -> tuple[str | None, str | None]:
 
 
 def _python(stage: Row, facts: Row) -> tuple[str | None, str | None]:
+    if stage.get("provider") == "managed":
+        # The probe does not look for it: its receipt says whether it is there.
+        return None, f"{stage['version']} (managed)"
     there = [python for python in facts["node"]["pythons"] if python["path"] == stage["interpreter"]]
     return (str(there[0].get("full_version") or there[0]["version"]) if there else None), stage["version"]
 

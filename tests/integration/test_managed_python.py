@@ -72,8 +72,8 @@ def test_pip_and_setuptools_work(node: World, before: tuple[set[str], str, str])
     for name in ("pip", "setuptools", "ensurepip"):
         node.sh("node", f"{ENVIRONMENT} -c 'import {name}'")
     node.sh("node", f"{ENVIRONMENT} -m ensurepip --version && {ENVIRONMENT} -m pip check")
-    node.sh("node", f"useradd -m user && su user -c '{ENVIRONMENT} -m venv --system-site-packages ~/mine'")
-    assert "2.0.1" in node.sh("node", "su user -c '~/mine/bin/python -m pip show torch'")
+    node.sh("node", f"useradd -m user && su user -c '{ENVIRONMENT} -m venv ~/mine'")
+    assert "/home/user/mine/" in node.sh("node", "su user -c '~/mine/bin/python -m pip --version'")
 
 
 def test_the_system_python_was_never_written_to(node: World, before: tuple[set[str], str, str]) -> None:

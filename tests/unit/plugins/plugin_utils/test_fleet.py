@@ -95,6 +95,18 @@ def test_one_node_reads_now_and_wanted_size_and_reboot() -> None:
     ]
 
 
+def test_a_managed_python_is_named_so() -> None:
+    made = plan()
+    managed = {"full_version": "3.11.18", "size": 30_000_000}
+    made["stages"]["python"].update(provider="managed", interpreter="/opt/gpufleet/python/x", managed=[managed])
+    _document, lines = told(n1=made)
+    assert "  Python  none -> 3.11 (managed)     PyTorch none -> 2.0.1+cu117" in lines
+    kept = plan(needed=ROLES[4:])
+    kept["stages"]["python"].update(provider="managed", interpreter="/opt/gpufleet/python/x", managed=[managed])
+    _document, lines = told(n1=kept)
+    assert any("  Python  3.11 (managed) " in line for line in lines)
+
+
 def test_nodes_with_the_same_decision_are_one_group() -> None:
     document, lines = told(gpu01=plan(), gpu02=plan(), gpu04=plan(), login=plan(gpu=None))
     assert [group["names"] for group in document["groups"]] == ["gpu[01-02,04]", "login"]
