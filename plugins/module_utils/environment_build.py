@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 
-from ansible_collections.gpufleet.stack.plugins.module_utils import bom
+from ansible_collections.gpufleet.stack.plugins.module_utils import bom, wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
-from ansible_collections.gpufleet.stack.plugins.module_utils import wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_files import (
     check_packages,
     installed_packages,

@@ -22,6 +22,7 @@ from typing import Any, Iterator
 from urllib.parse import quote
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
+from ansible_collections.gpufleet.stack.plugins.module_utils import wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import COMPLETE
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import read_json, tree_state, write_json
@@ -29,6 +30,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import rea
 # Where the project publishes its builds. uv knows mirrors by this beginning, which its mirror variable takes the place of.
 PUBLISHED = "https://github.com/astral-sh/python-build-standalone/releases/download"
 OLD = ".gpufleet-old"
+ARCHIVE = "cpython-{full_version}+{release}-{architecture}-unknown-linux-gnu-install_only_stripped.tar.gz"
 WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -39,6 +41,7 @@ class Wanted:
     :param path: its directory, which holds this one build for ever.
     :param interpreter: the program in it.
     :param mirror: address that stands for the one where the builds are published; may hold a password.
+    :param wheelhouse: where the archive and uv come from where there is no mirror; empty for where they are published.
     :param uv: ``{version, url, sha256, size}`` of uv's wheel.
     """
 
@@ -52,6 +55,7 @@ class Wanted:
     uv: dict[str, Any]
     prefix: str
     cache_dir: str
+    wheelhouse: str = ""
 
     @property
     def name(self) -> str:
@@ -59,10 +63,15 @@ class Wanted:
         return f"cpython-{self.full_version}-linux-{self.architecture}-gnu"
 
     @property
-    def archive(self) -> str:
-        """The file's name, the same at every mirror."""
-        build = f"{self.full_version}+{self.release}-{self.architecture}"
-        return f"cpython-{build}-unknown-linux-gnu-install_only_stripped.tar.gz"
+    def url(self) -> str:
+        """Where its archive is published."""
+        return published(self.full_version, self.release, self.architecture)
+
+
+def published(full_version: str, release: str, architecture: str) -> str:
+    """Where the archive of a build is published; its name is the same at every mirror."""
+    name = ARCHIVE.format(full_version=full_version, release=release, architecture=architecture)
+    return f"{PUBLISHED}/{release}/{quote(name)}"
 
 
 def ensure(wanted: Wanted, check_mode: bool = False) -> dict[str, Any]:
@@ -128,7 +137,7 @@ def _alone(wanted: Wanted) -> Iterator[None]:
 
 def _install(wanted: Wanted) -> None:
     """Unpack it; what was there before makes way, and comes back where that fails."""
-    uv, _brought = uv_tool.ensure_uv(wanted.prefix, wanted.uv)
+    uv, _brought = uv_tool.ensure_uv(wanted.prefix, wheelhouse.tool(wanted.uv, wanted.wheelhouse))
     former = wanted.path + OLD
     if os.path.isdir(former):
         _tidy_up(wanted.path, former)
@@ -164,7 +173,7 @@ def _need_interpreter(wanted: Wanted) -> None:
     if not os.access(wanted.interpreter, os.X_OK):
         raise GpufleetError(
             "GF-PYTHON-INCOMPLETE",
-            f"{wanted.archive} holds no {os.path.relpath(wanted.interpreter, wanted.path)}",
+            f"{wheelhouse.file_name(wanted.url)} holds no {os.path.relpath(wanted.interpreter, wanted.path)}",
             "the archive is not one of python-build-standalone's, though it has the SHA-256 of the plan",
             "look at the row of this Python in gpufleet_catalog_overlay",
         )
@@ -202,7 +211,7 @@ def _listed(wanted: Wanted) -> dict[str, Any]:
         "minor": minor,
         "patch": patch,
         "prerelease": "",
-        "url": f"{PUBLISHED}/{wanted.release}/{quote(wanted.archive)}",
+        "url": wheelhouse.address("" if wanted.mirror else wanted.wheelhouse, wanted.url, wanted.sha256),
         "sha256": wanted.sha256,
         "variant": None,
         "build": wanted.release,

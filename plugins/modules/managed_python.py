@@ -55,6 +55,10 @@ options:
         release. Empty is the project's own. It is never shown, since it may hold a password.
     type: str
     default: ""
+  wheelhouse:
+    description: Directory or address of the wheelhouse that the archive and uv are taken from. O(mirror) comes before it for the archive.
+    type: str
+    default: ""
   uv:
     description: The uv wheel that fetches and unpacks.
     type: dict
@@ -121,7 +125,7 @@ error:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import managed_python
+from ansible_collections.gpufleet.stack.plugins.module_utils import managed_python, wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 
@@ -136,6 +140,7 @@ def main() -> None:
             architecture={"type": "str", "required": True, "choices": ["x86_64", "aarch64"]},
             sha256={"type": "str", "required": True},
             mirror={"type": "str", "default": "", "no_log": True},
+            wheelhouse={"type": "str", "default": ""},
             uv={
                 "type": "dict",
                 "required": True,
@@ -152,6 +157,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     wanted = managed_python.Wanted(**module.params)
+    wheelhouse.keep_off_proxies(wanted.wheelhouse)
     try:
         result = managed_python.ensure(wanted, check_mode=module.check_mode)
     except GpufleetError as error:

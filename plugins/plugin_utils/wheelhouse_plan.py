@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.stack.plugins.module_utils import wheelhouse
+from ansible_collections.gpufleet.stack.plugins.module_utils import managed_python, wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.sizes import MIB, Part
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_store import Store, incomplete
@@ -113,7 +113,9 @@ def stage_files(plan: Row) -> dict[str, list[tuple[str, list[Row]]]]:
     """By role, everything that its stage is made of: ``(directory that it becomes, files)``."""
     stages = plan["stages"]
     pytorch, toolkit, cudnn = stages["pytorch"], stages["cuda_toolkit"], stages["cudnn"]
+    python = stages["python"]
     found: dict[str, list[tuple[str, list[Row]]]] = {
+        "python": [(each["path"], [archive_of(each)]) for each in python.get("managed", [])],
         "pytorch": [
             (each["path"], wheelhouse.locked_files(each["lock"]["text"])) for each in pytorch.get("environments", [])
         ],
@@ -128,9 +130,16 @@ def stage_files(plan: Row) -> dict[str, list[tuple[str, list[Row]]]]:
             if (each.get("wheel") or {}).get("url")
         ],
     }
-    if (pytorch.get("uv") or {}).get("url"):
-        found["pytorch"].append(("", [file_of(pytorch["uv"])]))
+    for role, stage in (("python", python), ("pytorch", pytorch)):
+        if (stage.get("uv") or {}).get("url"):
+            found[role].append(("", [file_of(stage["uv"])]))
     return found
+
+
+def archive_of(python: Row) -> Row:
+    """The archive of a managed interpreter as a file of the wheelhouse."""
+    url = managed_python.published(python["full_version"], python["release"], python["architecture"])
+    return file_of({"url": url, "sha256": python["sha256"], "size": python["size"]})
 
 
 def file_of(wheel: Row) -> Row:
@@ -154,6 +163,8 @@ def _is_made(path: str, stage: Row, plan: Row, receipt: Row | None) -> bool:
     """Whether wheels are unpacked for this directory: not where the stage runs again for another part of it."""
     cuda = plan["facts"]["cuda"]
     present = {each.get("path") for key in ("torch", "toolkits", "cudnn") for each in cuda.get(key) or []}
+    # The facts do not name interpreters: where one is not as it was, its receipt says so.
+    present |= {each["path"] for each in plan["stages"]["python"].get("managed", [])}
     drifted = receipt is not None and receipt["digest"] == stage["digest"]
     return not (drifted and path in present and path not in stage["because"])
 

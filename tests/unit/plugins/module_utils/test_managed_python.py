@@ -136,6 +136,17 @@ def test_uv_brings_the_build_of_the_plan_from_the_mirror(wanted: Wanted, mirror:
     subprocess.run([environment / "bin/python", "-c", "import json, ssl"], check=True)
 
 
+def test_the_wheelhouse_is_asked_where_there_is_no_mirror(wanted: Wanted, mirror: Index, tmp_path: Path) -> None:
+    (archive,) = mirror.folder.glob("*.tar.gz")
+    there = tmp_path / "wheelhouse" / wanted.sha256
+    there.mkdir(parents=True)
+    shutil.copy(archive, there / archive.name.replace("%2B", "+"))
+    made = ensure(dataclasses.replace(wanted, mirror="", wheelhouse=str(there.parent)))
+    assert made["action"] == "installed"
+    assert mirror.requests == []
+    assert ask(wanted, "-c", ASKED) == os.path.join(wanted.path, wanted.name)
+
+
 @pytest.mark.parametrize(
     ("mode", "code"),
     [

@@ -12,6 +12,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_plan imp
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_store import Store
 
 CACHES = ({"host": "c1", "address": "10.0.0.1", "port": 8400}, {"host": "c2", "address": "c2", "port": 80})
+MANAGED = "/opt/gpufleet/python/3.11.18-20261110"
 PATH, CUDNN = "/opt/gpufleet/envs/default/one", "/opt/gpufleet/cudnn/8.9.6.50-cuda11"
 
 
@@ -34,6 +35,7 @@ def plan(
         "ok": True,
         "facts": {"cuda": {"torch": [{"path": path} for path in there], "toolkits": [], "cudnn": []}},
         "stages": {
+            "python": {**stage, "managed": [], "uv": None},
             "pytorch": {
                 **stage,
                 "environments": [{"path": PATH, "lock": {"text": lock(wheel("a", 5), wheel("b", 7))}}],
@@ -135,3 +137,25 @@ def test_copies_count_on_the_nodes_disk() -> None:
 
     assert [part.disk_mib for part in wheelhouse_plan.copies({**made, "bytes": 3 << 20})] == [3]
     assert wheelhouse_plan.copies({**made, "way": "cache"}) == []
+
+
+def with_python(**changes: Any) -> Any:
+    made = plan(there=(PATH, CUDNN), **changes)
+    interpreter = {"path": MANAGED, "full_version": "3.11.18", "release": "20261110", "architecture": "x86_64"}
+    made["stages"]["python"].update(managed=[{**interpreter, "sha256": "e" * 64, "size": None}], uv=wheel("c", 1))
+    return made
+
+
+def test_a_managed_python_comes_the_same_way_with_the_tool_that_unpacks_it() -> None:
+    made = wheelhouse_plan.make(with_python(), {}, {}, wheelhouse_plan.ALONE)
+    files = [each for each in made["files"] if each["role"] == "python"]
+    name = "cpython-3.11.18+20261110-x86_64-unknown-linux-gnu-install_only_stripped.tar.gz"
+    assert [each["name"] for each in files] == [name, "c.whl"]
+    assert files[0]["url"].endswith("/20261110/" + name.replace("+", "%2B"))
+
+
+@pytest.mark.parametrize(("because", "count"), [("package g++ was 1, is 2", 0), (f"directory {MANAGED} is gone", 2)])
+def test_an_interpreter_that_is_there_is_not_brought_again(because: str, count: int) -> None:
+    receipts = {role: {"digest": "d"} for role in ("python", "pytorch", "cudnn")}
+    made = wheelhouse_plan.make(with_python(because=because), {}, receipts, wheelhouse_plan.ALONE)
+    assert len([each for each in made["files"] if each["role"] == "python"]) == count
