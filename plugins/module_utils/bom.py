@@ -14,12 +14,12 @@ import os
 import re
 import uuid
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Dict
 from urllib.parse import quote
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import receipts
 
-Row = dict[str, Any]
+Row = Dict[str, Any]
 NVIDIA_FILE = "gpufleet-bom-nvidia.cdx.json"
 NVIDIA_ROLES = ("nvidia_driver", "cuda_toolkit", "cudnn")
 # Any fixed one does: serial numbers are made of it and of the content.
