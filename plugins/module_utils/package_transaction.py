@@ -40,8 +40,8 @@ _MODULES = (
 )
 # What has to be of the kernel module's version.
 _DRIVER = (
-    *_MODULES, "libcuda1", "libnvidia-*", "nvidia-driver-*", "nvidia-fabricmanager*", "nvidia-kernel-*",
-    "nvidia-kmod-common", "nvidia-modprobe", "nvidia-persistenced",
+    *_MODULES, "libcuda1", "libnvidia-*", "nvidia-driver-*", "nvidia-fabricmanager*", "nvidia-imex*", "nvidia-kernel-*",
+    "nvidia-kmod-common", "nvidia-modprobe", "nvidia-persistenced*",
 )  # fmt: skip
 # How a user upgrades a node, and takes a package off hold.
 _COMMANDS = {"apt": ("apt-get upgrade", "apt-mark unhold"), "dnf": ("dnf upgrade", "dnf versionlock delete")}
@@ -89,6 +89,11 @@ def exact(packages: list[str], steps: list[Step]) -> list[str]:
     replaced = [step for step in steps if step.before and step.after and not step.name.startswith("linux-")]
     changed = {plain(step.name): step.after for step in replaced}
     return [f"{name}={changed[name]}" if changed.get(name) else name for name in packages]
+
+
+def removed(steps: list[Step]) -> list[str]:
+    """The driver's packages that go. Others' settings are not ours to purge."""
+    return sorted(plain(step.name) for step in steps if step.after is None and _is(step, _DRIVER))
 
 
 def _install(how: str, packages: list[str]) -> list[str]:

@@ -112,6 +112,12 @@ automatic:
   type: list
   elements: str
   sample: [libnvidia-compute]
+removed:
+  description: Names of the driver's packages that others take the place of. With apt their settings stay behind.
+  returned: success
+  type: list
+  elements: str
+  sample: [nvidia-persistenced-580]
 known:
   description: Whether the package manager knows all the packages and a way to install them.
   returned: success
@@ -243,6 +249,7 @@ def main() -> None:
         packages=answer.packages,
         without_headers=answer.without_headers,
         automatic=answer.automatic,
+        removed=package_transaction.removed(transaction.steps),
         known=transaction.known,
         said=transaction.said,
         steps=[step._asdict() for step in transaction.steps],

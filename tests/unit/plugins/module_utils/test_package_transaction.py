@@ -274,3 +274,14 @@ def test_packages_that_cannot_be_fetched_are_said_before_anything_goes(
     assert "nvidia-open-580" in caught.value.message
     assert all("--download-only" in command for command in asked)
     package_transaction.fetch(lambda _command: (0, "", ""), ["x"], package_transaction.Transaction(True, [], ""))
+
+
+def test_of_what_goes_the_drivers_packages_are_named() -> None:
+    steps = [
+        Step("nvidia-persistenced-580:amd64", "580.95.05-1", None),
+        Step("libnvidia-compute-580", "580.95.05-1", None),
+        Step("libnvidia-container1", "1", None),
+        Step("somebodys", "1", None),
+        Step("nvidia-open", None, "590.48.01-1"),
+    ]
+    assert package_transaction.removed(steps) == ["libnvidia-compute-580", "nvidia-persistenced-580"]
