@@ -15,6 +15,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import LOCK_FILE
 from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import file_digest
 
 HASH_THREADS = 8
@@ -65,6 +66,17 @@ def installed_packages(site: str) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
+def added_packages(path: str) -> list[str]:
+    """Packages of an environment that its lock does not have."""
+    site = site_packages(path)
+    try:
+        with open(os.path.join(path, LOCK_FILE), encoding="utf-8", errors="replace") as stream:
+            locked = locked_packages(stream.read())
+    except OSError:
+        locked = {}
+    return sorted(set(installed_packages(site)) - set(locked)) if site else []
+
+
 def check_packages(path: str, lock_text: str, complete: dict[str, Any] | None) -> tuple[dict[str, str], int]:
     """Compare every file of every locked package with its RECORD.
 
@@ -100,12 +112,16 @@ def check_packages(path: str, lock_text: str, complete: dict[str, Any] | None) -
 
 
 def record_files(site: str, record: str) -> list[tuple[str, str]]:
-    """``(path, SHA-256)`` for every line of a RECORD that states one."""
+    """``(path, SHA-256)`` for every line of a RECORD that states one.
+
+    Some wheels bring compiled files (NumPy's); Python writes these anew wherever they do not fit their source.
+    """
     with open(record, encoding="utf-8", newline="") as handle:
         rows = list(csv.reader(handle))
     if not rows:
         raise ValueError("empty RECORD")
     stated = [(row[0], row[1][len("sha256=") :]) for row in rows if len(row) == 3 and row[1].startswith("sha256=")]
+    stated = [(path, digest) for path, digest in stated if "__pycache__" not in path.split("/")]
     return [(os.path.normpath(os.path.join(site, path)), digest) for path, digest in stated]
 
 

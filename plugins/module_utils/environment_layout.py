@@ -13,16 +13,38 @@ first mark and not the second is what a killed run left; the next run removes it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 BUILDING = ".gpufleet-building"
 COMPLETE = ".complete"
 LOCK_FILE = "pylock.toml"
 BOM_FILE = "gpufleet-bom.cdx.json"
+# The names of the environments beside it in the order in which they were active.
+HISTORY = ".history"
 # Holds what is on its way out or was never finished: any run may remove it.
 DOOMED = ".building-"
 # What makes the directory an environment, apart from what wheels bring.
 SKELETON = ("pyvenv.cfg", "bin/activate", "bin/activate.csh", "bin/activate.fish", BOM_FILE)
+
+
+class Place(Protocol):
+    """As much of an environment as its switch has to know."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def path(self) -> str:
+        """Its directory."""
+
+    @property
+    def link(self) -> str:
+        """The link that leads to the active one."""
+
+    @property
+    def lock_wait(self) -> float:
+        """Seconds to wait for another run."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +55,7 @@ class Wanted:
     :param companions: further packages that are imported, with the version each must have (torchvision, torchaudio).
     :param wheelhouse: directory or address that the wheels come from in place of the lock's addresses; empty for these.
     :param lock_wait: seconds to wait for another run that works on the same environment.
+    :param keep: environments of this name that stay, the active one among them.
     """
 
     name: str
@@ -49,3 +72,4 @@ class Wanted:
     cache_dir: str
     wheelhouse: str = ""
     lock_wait: float = 60.0
+    keep: int = 2

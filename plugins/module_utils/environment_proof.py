@@ -12,6 +12,7 @@ import subprocess
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 IMPORT_TIMEOUT = 600
+CLEAN = {"LC_ALL": "C", "PATH": "/usr/local/bin:/usr/bin:/bin"}
 
 # Runs in the environment, in a process of its own. The answer is marked, for packages may print when imported.
 PROOF = """
@@ -32,7 +33,6 @@ def prove(name: str, path: str, torch_version: str, cuda: str | None, companions
     """
     names = ["torch", *sorted(companions)]
     command = [os.path.join(path, "bin", "python"), "-I", "-c", PROOF, *names]
-    clean = {"LC_ALL": "C", "PATH": "/usr/local/bin:/usr/bin:/bin"}
     try:
         answer = subprocess.run(  # pylint: disable=ansible-bad-function
             command,
@@ -40,7 +40,7 @@ def prove(name: str, path: str, torch_version: str, cuda: str | None, companions
             capture_output=True,
             text=True,
             errors="replace",
-            env=clean,
+            env=CLEAN,
             cwd="/",
             timeout=IMPORT_TIMEOUT,
         )
@@ -64,6 +64,29 @@ def prove(name: str, path: str, torch_version: str, cuda: str | None, companions
             "the lock holds another build than the plan, or a requirement of the environment replaced it",
             "look at the environment's requirements; remove its lock on the controller and run again",
         )
+
+
+def prove_start(name: str, path: str) -> None:
+    """The environment's Python starts, is this environment's, and finds torch in it; its files were proved elsewhere."""
+    python = os.path.join(path, "bin", "python")
+    code = "import importlib.util, sys; print(sys.prefix); print(importlib.util.find_spec('torch').origin)"
+    try:
+        answer = subprocess.run(  # pylint: disable=ansible-bad-function
+            [python, "-I", "-c", code],
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=CLEAN,
+            cwd="/",
+        )
+    except OSError as error:
+        raise _import_failed(name, path, ["torch"], str(error)) from error
+    found = [os.path.realpath(line) for line in answer.stdout.splitlines()]
+    inside = os.path.realpath(path)
+    if answer.returncode != 0 or len(found) != 2 or found[0] != inside or not found[1].startswith(inside + os.sep):
+        last = (answer.stderr.strip().splitlines() or [answer.stdout.strip() or f"exit status {answer.returncode}"])[-1]
+        raise _import_failed(name, path, ["torch"], last)
 
 
 def _same_version(name: str, found: str | None, expected: str | None) -> bool:

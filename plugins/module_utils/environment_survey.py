@@ -9,7 +9,12 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.gpufleet.stack.plugins.module_utils.environment_files import check_packages, part_of
+from ansible_collections.gpufleet.stack.plugins.module_utils import environment_hook
+from ansible_collections.gpufleet.stack.plugins.module_utils.environment_files import (
+    check_packages,
+    part_of,
+    site_packages,
+)
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import (
     BUILDING,
     COMPLETE,
@@ -80,6 +85,7 @@ def _check_skeleton(wanted: Wanted, complete: dict[str, Any] | None) -> list[str
     for name, digest in part_of(complete, "skeleton").items():
         if file_digest(os.path.join(wanted.path, name)) != digest:
             problems.append(f"{os.path.join(wanted.path, name)} was edited or is gone")
+    problems += environment_hook.problems(wanted.path, site_packages(wanted.path))
     if complete is not None and file_digest(os.path.join(wanted.path, LOCK_FILE)) != wanted.lock_sha256:
         problems.append(f"{os.path.join(wanted.path, LOCK_FILE)} was edited or is gone")
     return problems

@@ -13,17 +13,19 @@ import time
 from contextlib import contextmanager
 from typing import Iterator
 
+from ansible_collections.gpufleet.stack.plugins.module_utils import environment_history, process_use
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import (
     BUILDING,
     COMPLETE,
     DOOMED,
+    Place,
     Wanted,
 )
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 
 @contextmanager
-def rights(wanted: Wanted) -> Iterator[None]:
+def rights(wanted: Place) -> Iterator[None]:
     """What the file system refuses, in words."""
     try:
         yield
@@ -46,7 +48,7 @@ def rights(wanted: Wanted) -> Iterator[None]:
 
 
 @contextmanager
-def alone(wanted: Wanted) -> Iterator[int]:
+def alone(wanted: Place) -> Iterator[int]:
     """Hold the lock of the environment's name; answers its descriptor, which children of ours keep open as well."""
     path = os.path.join(os.path.dirname(wanted.link), ".lock")
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -69,7 +71,7 @@ def alone(wanted: Wanted) -> Iterator[int]:
         os.close(handle)
 
 
-def _busy(wanted: Wanted, path: str) -> GpufleetError:
+def _busy(wanted: Place, path: str) -> GpufleetError:
     try:
         with open(path, encoding="ascii", errors="replace") as handle:
             holder = handle.read().strip() or "unknown"
@@ -89,9 +91,10 @@ def clean_up(wanted: Wanted) -> None:
     current = os.path.realpath(wanted.link)
     for entry in list(os.scandir(directory)):
         if entry.name.startswith(DOOMED):
-            if entry.is_symlink():
+            if not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.path)
-            else:
+            elif not process_use.users_of([entry.path]):
+                # One that was pruned while a process began to work from it stays until that has ended.
                 shutil.rmtree(entry.path)
         elif entry.is_dir(follow_symlinks=False) and os.path.exists(os.path.join(entry.path, BUILDING)):
             if os.path.exists(os.path.join(entry.path, COMPLETE)):
@@ -109,19 +112,33 @@ def remove(path: str) -> None:
 
 def switch(wanted: Wanted) -> None:
     """Let ``current`` lead to the environment, by one rename: there is no moment without it."""
-    if os.path.islink(wanted.link) and os.path.realpath(wanted.link) == os.path.realpath(wanted.path):
+    if leads_to(wanted.link, wanted.path):
         return
-    if os.path.exists(wanted.link) and not os.path.islink(wanted.link):
+    environment_history.note(wanted.link, wanted.path)
+    point(wanted.link, wanted.path)
+
+
+def leads_to(link: str, path: str) -> bool:
+    """Whether ``current`` is a link to this environment."""
+    return os.path.islink(link) and os.path.realpath(link) == os.path.realpath(path)
+
+
+def point(link: str, path: str) -> None:
+    """Set ``current`` by one rename.
+
+    :raises GpufleetError: GF-PATH-OCCUPIED
+    """
+    if os.path.exists(link) and not os.path.islink(link):
         raise GpufleetError(
             "GF-PATH-OCCUPIED",
-            f"{wanted.link} is there and is not a link",
+            f"{link} is there and is not a link",
             "somebody put a directory or file where the link to the active environment belongs",
-            f"move it away: mv {wanted.link} {wanted.link}.moved",
+            f"move it away: mv {link} {link}.moved",
         )
-    directory = os.path.dirname(wanted.link)
+    directory = os.path.dirname(link)
     temporary = os.path.join(directory, f"{DOOMED}link-{os.getpid()}")
-    os.symlink(os.path.relpath(wanted.path, directory), temporary)
-    os.replace(temporary, wanted.link)
+    os.symlink(os.path.relpath(path, directory), temporary)
+    os.replace(temporary, link)
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

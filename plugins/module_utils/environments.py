@@ -11,9 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from typing import Any
 
-from ansible_collections.gpufleet.stack.plugins.module_utils import environment_build, environment_switch, wheelhouse
+from ansible_collections.gpufleet.stack.plugins.module_utils import (
+    environment_build,
+    environment_history,
+    environment_switch,
+    wheelhouse,
+)
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import BOM_FILE, COMPLETE, Wanted
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_proof import prove
@@ -35,9 +41,11 @@ def ensure(wanted: Wanted, check_mode: bool = False) -> dict[str, Any]:
             "the lock was changed between planning and installing",
             "run the playbook again",
         )
+    began = time.monotonic()
     before = standing(wanted.link)
     if check_mode:
         state = survey(wanted)
+        pruned = environment_history.prune(wanted, check_mode=True)
     else:
         # Users other than root have to read what is built here, whatever umask the connection came with.
         former_umask = os.umask(0o022)
@@ -46,14 +54,18 @@ def ensure(wanted: Wanted, check_mode: bool = False) -> dict[str, Any]:
                 os.makedirs(os.path.dirname(wanted.link), mode=0o755, exist_ok=True)
                 with environment_switch.alone(wanted) as lock:
                     state = _converge(wanted, lock)
+                    pruned = environment_history.prune(wanted)
         finally:
             os.umask(former_umask)
     action = state.action()
     return {
-        "changed": action != "none",
+        "changed": action != "none" or bool(pruned.gone),
         "action": action,
         "because": state.reasons(),
         "bytes": state.checked_bytes,
+        "seconds": round(time.monotonic() - began, 2),
+        "pruned": pruned.gone,
+        "kept": pruned.kept,
         "diff": {"before": before, "after": {"current": os.path.basename(wanted.path), "torch": wanted.torch_version}},
     }
 
@@ -61,6 +73,7 @@ def ensure(wanted: Wanted, check_mode: bool = False) -> dict[str, Any]:
 def _converge(wanted: Wanted, lock: int) -> Survey:
     """Do what is to be done; answers how it stood before, with the bytes checked last."""
     environment_switch.clean_up(wanted)
+    uv_tool.tidy_cache(wanted.cache_dir)
     state = survey(wanted)
     former = state
     if not state.healthy():
@@ -72,6 +85,7 @@ def _converge(wanted: Wanted, lock: int) -> Survey:
             else environment_build.build(wanted, uv, lock)
         )
         former.checked_bytes = state.checked_bytes
+        uv_tool.tidy_cache(wanted.cache_dir)
     else:
         prove(wanted.name, wanted.path, wanted.torch_version, wanted.cuda, wanted.companions)
         if any(read_json(os.path.join(wanted.path, name)) is None for name in (COMPLETE, BOM_FILE)):

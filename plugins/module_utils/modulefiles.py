@@ -94,7 +94,7 @@ def check(wish: Wish) -> None:
 def apply(directory: str, name: str, wish: Wish | None, root: str = "/", check_mode: bool = False) -> Changes:
     """Write a program's modulefiles, or remove all that are ours where there is no wish.
 
-    A version that is no longer wished for keeps its file, for its directory stays too.
+    A version that is no longer wished for keeps its file as long as its directory stays.
 
     :raises GpufleetError: GF-WISH-INVALID, GF-RIGHTS
     """
@@ -106,6 +106,8 @@ def apply(directory: str, name: str, wish: Wish | None, root: str = "/", check_m
             for version in wish.versions:
                 login_environment.put(os.path.join(folder, version), render(wish, version), changes, check_mode)
             login_environment.put(os.path.join(folder, ".version"), _default(wish), changes, check_mode)
+            for path in _stale(folder, wish, root):
+                login_environment.put(path, None, changes, check_mode)
         else:
             for path in _ours(folder):
                 login_environment.put(path, None, changes, check_mode)
@@ -114,6 +116,19 @@ def apply(directory: str, name: str, wish: Wish | None, root: str = "/", check_m
     others = [each for each in _programs(os.path.dirname(folder)) if each != name]
     found = login_environment.apply(STEM, search_path(directory) if wish or others else None, root, check_mode)
     return Changes(changes.files + (found.files if wish else []), changes.diff + found.diff)
+
+
+def _stale(folder: str, wish: Wish, root: str) -> list[str]:
+    """Our modulefiles of other versions whose directory is gone."""
+    stale = []
+    for path in _ours(folder):
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            found = re.search(r"^proc ModulesHelp .*,\\ in\\ (/.*) }$", stream.read(), re.MULTILINE)
+        directory = re.sub(r"\\(.)", r"\1", found[1]) if found else None
+        other = os.path.basename(path) not in wish.versions
+        if other and directory and not os.path.isdir(os.path.join(root, directory.lstrip("/"))):
+            stale.append(path)
+    return stale
 
 
 def _ours(folder: str) -> list[str]:

@@ -29,8 +29,9 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import (
     trees,
     vendor_repository,
 )
-from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import BUILDING, COMPLETE, LOCK_FILE
+from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import BUILDING, COMPLETE, HISTORY
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.mounts import SHARED, file_system
 from ansible_collections.gpufleet.stack.plugins.module_utils.packages import installed_versions
 from ansible_collections.gpufleet.stack.plugins.module_utils.removal_baseline import KINDS, within
 from ansible_collections.gpufleet.stack.plugins.module_utils.removal_packages import Manager, Run, check_taken, do
@@ -46,26 +47,6 @@ OUR_HEADER = "# Written by gpufleet.stack"
 # dnf writes it when a stream is enabled; without it none is.
 STREAM_FILE = "/etc/dnf/modules.d/nvidia-driver.module"
 ALTERNATIVES = ("/var/lib/dpkg/alternatives", "/var/lib/alternatives")  # Debian's, and the RHEL family's
-SHARED = frozenset(
-    [
-        "9p",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "fuse.glusterfs",
-        "fuse.sshfs",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "nfs",
-        "nfs4",
-        "panfs",
-        "pvfs2",
-        "smb3",
-        "wekafs",
-    ]
-)
 OLD_SUFFIX = ".gpufleet-old"
 ON_DEMAND = "; gpufleet_remove_edited: true removes it"
 WITH_ITS_TREE = "what it leads to stays"
@@ -178,19 +159,6 @@ def make_plan(wish: Wish, manager: Manager, kernel: str) -> Plan:
     _plan_packages(plan, going, manager, kernel)
     _plan_receipts(plan, going)
     return plan
-
-
-def file_system(path: str, root: str = "/") -> str:
-    """The type of the file system that a path of the node lies on, by its longest mount point; empty where unknown."""
-    found = ("", "")
-    with contextlib.suppress(OSError), open(within(root, "/proc/self/mounts"), encoding="utf-8") as stream:
-        for line in stream:
-            _device, point, kind = line.split(" ", 3)[:3]
-            point = point.replace("\\040", " ").rstrip("/")
-            # Of two mounts on one point the later one is seen.
-            if (path + "/").startswith(point + "/") and len(point) >= len(found[0]):
-                found = (point, kind)
-    return found[1]
 
 
 def _spare_shared(plan: Plan) -> None:
@@ -332,7 +300,8 @@ def _plan_leftovers(plan: Plan) -> None:
         patterns += ["tools/uv-*", f"cache{OLD_SUFFIX}"]
         for path in _found(root, prefix + "/envs/*/*") + _found(root, prefix + "/envs/*/.building-*"):
             _plan_environment(plan, path)
-        plan.files += [path for path in _found(root, prefix + "/envs/*/.lock") if _only_ours_beside(plan, path)]
+        for name in (".lock", HISTORY):
+            plan.files += [path for path in _found(root, f"{prefix}/envs/*/{name}") if _only_ours_beside(plan, path)]
     if "python" in plan.stages:
         patterns += ["tools/uv-*", f"python/*{OLD_SUFFIX}"]
         plan.files += _found(root, prefix + "/python/.lock")
@@ -363,21 +332,10 @@ def _plan_environment(plan: Plan, path: str) -> None:
         plan.trees.append(path)
     elif not complete:
         plan.kept[path] = NO_ENVIRONMENT
-    elif _added_to(inside) and not plan.wish.edited:
-        plan.kept[path] = f"{', '.join(_added_to(inside))} added since{ON_DEMAND}"
+    elif (added := environment_files.added_packages(inside)) and not plan.wish.edited:
+        plan.kept[path] = f"{', '.join(added)} added since{ON_DEMAND}"
     else:
         plan.trees.append(path)
-
-
-def _added_to(inside: str) -> list[str]:
-    """Packages of an environment that its lock does not have."""
-    site = environment_files.site_packages(inside)
-    try:
-        with open(os.path.join(inside, LOCK_FILE), encoding="utf-8", errors="replace") as stream:
-            locked = environment_files.locked_packages(stream.read())
-    except OSError:
-        locked = {}
-    return sorted(set(environment_files.installed_packages(site)) - set(locked)) if site else []
 
 
 def _only_ours_beside(plan: Plan, lock: str) -> bool:

@@ -30,9 +30,11 @@ KEPT = {
         "modules", "suite", "installer",
     ),
     "cuda_toolkit": ("default", "toolkits", "profile", "modulefiles", "hold", "digest", "wanted"),
+    "pytorch": ("environments", "cache_dir", "profile", "modulefiles", "kernels", "keep", "digest", "wanted"),
 }  # fmt: skip
 KEPT_OF_INSTALLER = ("sha256", "version", "architecture", "options", "optional")
 KEPT_OF_TOOLKIT = ("version", "full_version", "source", "layout", "path", "packages", "components", "suite")
+KEPT_OF_ENVIRONMENT = ("name", "path", "link", "torch_version", "module")
 CACHE = "var/cache/apt/archives"
 DIRECTORY = "var/lib/gpufleet/rollback"
 SOURCE = "etc/apt/sources.list.d/gpufleet-rollback.sources"
@@ -57,6 +59,11 @@ def keepable(role: str, stage: dict[str, Any] | None) -> dict[str, Any] | None:
     kept = {key: stage[key] for key in KEPT[role] if key in stage}
     if "toolkits" in kept:
         kept["toolkits"] = [{key: each[key] for key in KEPT_OF_TOOLKIT if key in each} for each in kept["toolkits"]]
+    if "environments" in kept:
+        # Neither locks nor indexes: what goes back is on the node.
+        kept["environments"] = [
+            {key: each[key] for key in KEPT_OF_ENVIRONMENT if key in each} for each in kept["environments"]
+        ]
     if kept.get("installer"):
         kept["installer"] = {key: kept["installer"][key] for key in KEPT_OF_INSTALLER}
     return kept
@@ -71,7 +78,10 @@ def keep_former(state_dir: str, former: dict[str, Any] | None, receipt: dict[str
     """Keep a receipt that makes way for another: one of the same wish and the same packages is nothing to go back to."""
     if former is None or not former.get("stage") or former.get("digest") == "removed":
         return
-    if (former["digest"], former.get("packages")) != (receipt["digest"], receipt["packages"]):
+    # Of environments what counts is where their links lead: another wish may leave all of them active.
+    what = "links" if receipt["role"] == "pytorch" else "packages"
+    same_wish = former["digest"] == receipt["digest"] or receipt["role"] == "pytorch"
+    if not same_wish or former.get(what) != receipt[what]:
         receipts.write_json(former_path(state_dir, receipt["role"]), former)
 
 
@@ -90,10 +100,12 @@ def find(role: str, state_dir: str, run: Run, root: str = "/", unfinished: bool 
             "GF-ROLLBACK-NOTHING",
             f"there is no former {role} that this node could go back to",
             "the collection installed it once only, or the receipt is of a release that kept nothing",
-            "name the version: nvidia_driver_version or cuda_toolkit_version, and run the playbook",
+            "name the version: nvidia_driver_version, cuda_toolkit_version or pytorch_version, and run the playbook",
         )
     if role == "cuda_toolkit":
         return _toolkit(receipt, root)
+    if role == "pytorch":
+        return _environments(receipt, root)
     return _driver(receipt, state, run, root, dry)
 
 
@@ -106,6 +118,19 @@ def _toolkit(receipt: dict[str, Any], root: str) -> Way:
     if gone:
         raise _unavailable(f"{', '.join(gone)} is not there any more", "cuda_toolkit_version and run the playbook")
     return Way({**stage, "needed": True}, f"CUDA toolkit {stage['default']}", [], [])
+
+
+def _environments(receipt: dict[str, Any], root: str) -> Way:
+    """Former environments stay beside the active ones; one that was changed since was not proved as it is."""
+    stage = receipt["stage"]
+    for each in stage["environments"]:
+        known = receipt.get("trees", {}).get(each["path"])
+        now = receipts.tree_state(os.path.join(root, each["path"].lstrip("/")))
+        if now is None or now != known:
+            what = "is not there any more" if now is None else "was changed since"
+            raise _unavailable(f"{each['path']} {what}", "pytorch_version and run the playbook")
+    named = ", ".join(f"torch {each['torch_version']} ({each['name']})" for each in stage["environments"])
+    return Way({**stage, "needed": True}, named, [], [])
 
 
 def _unavailable(what: str, variable: str) -> GpufleetError:

@@ -111,6 +111,39 @@ def environment(cache_dir: str) -> dict[str, str]:
     }
 
 
+def tidy_cache(cache_dir: str) -> None:
+    """Remove what a killed uv was unpacking, gigabytes at times, and close uv's locks to other users.
+
+    Every uv holds that lock while it works; where one does, everything is left as it is.
+    """
+    lock = os.path.join(cache_dir, ".lock")
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return  # no uv was here yet, or another user's cache
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return
+    else:
+        _close_locks(cache_dir)
+        for entry in list(os.scandir(cache_dir)):
+            if entry.name.startswith(".tmp") and entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def _close_locks(cache_dir: str) -> None:
+    """uv makes its lock files writable for everybody; they lie beside the unpacked wheels, which are many."""
+    for folder, folders, names in os.walk(cache_dir):
+        folders[:] = [name for name in folders if not name.startswith(("archive-", ".tmp"))]
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.endswith(".lock") and os.lstat(path).st_uid == os.geteuid():
+                os.chmod(path, 0o644)
+
+
 def run(command: list[str], environ: dict[str, str], keep_open: tuple[int, ...] = ()) -> tuple[int, str, str]:
     """Run a command.
 

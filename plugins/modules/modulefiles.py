@@ -12,7 +12,8 @@ description:
   - Writes C(<directory>/<name>/<version>) for each version, in Tcl, which both module systems read, and
     C(<directory>/<name>/.version) with the default.
   - Writes a file for login shells that adds the directory to E(MODULEPATH) where a module system has begun.
-  - Modulefiles of versions that are no longer named stay. Those that somebody else wrote are never removed.
+  - Modulefiles of versions that are no longer named stay as long as their directory does. Those that somebody else wrote are
+    never removed.
 version_added: 0.1.0
 author:
   - gpufleet contributors (@gpufleet)

@@ -95,6 +95,13 @@ options:
     description: Cache of wheels. Files are linked from it into environments where both are on one file system.
     type: path
     default: /opt/gpufleet/cache
+  keep:
+    description:
+      - Environments of this name that stay, the active one among them. Of the others those that were active last stay.
+      - One that a process works from stays in any case, and so do one that has packages which its lock does not have and one
+        on a file system that other nodes may use.
+    type: int
+    default: 2
   lock_wait:
     description: Seconds to wait for another run that works on the same environment.
     type: float
@@ -149,6 +156,22 @@ bytes:
   returned: success
   type: int
   sample: 5182834119
+seconds:
+  description: How long it took, with the waiting for other runs.
+  returned: success
+  type: float
+  sample: 41.2
+pruned:
+  description: Former environments of this name that were removed, in check mode those that would be.
+  returned: success
+  type: list
+  elements: str
+  sample: [/opt/gpufleet/envs/default/1.13.1-cu117-py311-0a1b2c3d]
+kept:
+  description: Environments that were to be removed and stay, and why.
+  returned: success
+  type: dict
+  sample: {"/opt/gpufleet/envs/default/1.13.1-cu117-py311-0a1b2c3d": "in use by python (4711)"}
 error:
   description: Code, message, cause and mending command of an error.
   returned: failure
@@ -174,6 +197,7 @@ SAME_NAME = (
     "prefix",
     "cache_dir",
     "wheelhouse",
+    "keep",
     "lock_wait",
 )
 COMPANIONS = ("torchvision", "torchaudio")
@@ -206,6 +230,7 @@ def main() -> None:
             wheelhouse={"type": "str", "default": ""},
             prefix={"type": "path", "default": "/opt/gpufleet"},
             cache_dir={"type": "path", "default": "/opt/gpufleet/cache"},
+            keep={"type": "int", "default": 2},
             lock_wait={"type": "float", "default": 60},
         ),
         supports_check_mode=True,

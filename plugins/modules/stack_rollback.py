@@ -13,6 +13,7 @@ description:
     The role carries that out.
   - For the driver it makes a source of packages from what apt has in its cache, so that nothing of it is downloaded, and
     asks apt whether everything can be had. Nothing is changed where it can not.
+  - For PyTorch it compares the former environments, which are still on the node, with what the receipt says of them.
 version_added: 0.1.0
 author:
   - gpufleet contributors (@gpufleet)
@@ -27,7 +28,7 @@ options:
   stage:
     description: The stage that goes back.
     type: str
-    choices: [nvidia_driver, cuda_toolkit]
+    choices: [pytorch, nvidia_driver, cuda_toolkit]
     required: true
   state:
     description: V(absent) takes the source of packages away again.

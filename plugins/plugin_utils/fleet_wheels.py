@@ -75,6 +75,7 @@ def _fill_pytorch(plan: Row, platform: Row, run: RunLocks) -> None:
         lock = _environment_lock(plan, environment, platform, run)
         environment["lock"] = {"text": lock.text, "sha256": lock.sha256, "download_bytes": lock.download_bytes}
         environment["path"] = _environment_path(environment)
+        environment["module"] = _module(environment)
     if environments:
         stage["uv"] = run.uv(index_url=environments[0]["index_url"] or None, **platform)
 
@@ -117,6 +118,7 @@ def _leave_unknown(stage: Row) -> None:
         environment.pop("instead", None)
         environment.setdefault("lock", dict(NO_LOCK))
         environment.setdefault("path", "")
+        environment.setdefault("module", _module(environment))
     if "environments" in stage:
         stage.setdefault("uv", dict(NO_WHEEL))
     if stage.get("managed"):
@@ -189,3 +191,9 @@ def _environment_path(environment: Row) -> str:
     python = environment["python"].replace(".", "")
     directory = os.path.dirname(environment["link"])
     return f"{directory}/{environment['torch']}-{environment['variant']}-py{python}-{digest}"
+
+
+def _module(environment: Row) -> str:
+    """What stands after ``pytorch/`` in the name of its modulefile."""
+    version = f"{environment['torch']}-{environment['variant']}"
+    return version if environment["name"] == "default" else f"{version}-{environment['name']}"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import builds, gpus, node, selection
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import builds, environment, gpus, node, selection
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.driver import Choice
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.selection import Environment
@@ -20,7 +20,9 @@ def plan(decision: Decision, driver: Choice | None, chosen: list[Environment]) -
         "why": [f"{each.wish['name']}: {_why(decision, each, driver)}" for each in chosen],
         "environments": [_environment(decision, each) for each in chosen],
         "cache_dir": wanted["gpufleet_cache_dir"],
-        "profile": wanted["gpufleet_environment"] == "profile",
+        **environment.description(decision),
+        "keep": wanted["pytorch_keep"],
+        "kernels": wanted["pytorch_kernels"],
     }
 
 
@@ -68,7 +70,10 @@ def _of_build(decision: Decision, release: Row, build: Row, wish: Row) -> Row:
         "torch_version": f"{version}+{local}" if local else version,
         "cuda": build["cuda"],
         "cudnn": build["cudnn"],
-        "requirements": _requirements(release, f"+{local}" if pytorch_index and local else "", wish),
+        "requirements": [
+            *_requirements(release, f"+{local}" if pytorch_index and local else "", wish),
+            *(["ipykernel"] if decision.wanted["pytorch_kernels"] else []),
+        ],
         "torch_index_url": f"{decision.catalog['torch']['pytorch_index']}/{build['variant']}" if pytorch_index else "",
         "disk_mib": build["disk_mib"],
     }

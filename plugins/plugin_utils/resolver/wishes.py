@@ -36,6 +36,8 @@ DEFAULTS: dict[str, Any] = {
     "pytorch_cuda": "auto",
     "pytorch_environments": [{"name": "default"}],
     "pytorch_index_url": "",
+    "pytorch_keep": 2,
+    "pytorch_kernels": False,
     "gpufleet_prefix": "/opt/gpufleet",
     "gpufleet_cache_dir": "/opt/gpufleet/cache",
     "gpufleet_catalog_overlay": "",
@@ -79,6 +81,7 @@ SWITCHES = (
     "nvidia_driver_dcgm",
     "nvidia_driver_container_toolkit",
     "cudnn_headers",
+    "pytorch_kernels",
 )
 # Where several of the words may stand in a list.
 LISTS = ("cuda_toolkit_source",)
@@ -112,6 +115,9 @@ def check(decision: Decision, asked: dict[str, Any]) -> None:
     _check_wheelhouse(decision, wishes["gpufleet_wheelhouse"], wishes["gpufleet_offline"])
     if isinstance(wishes["verify_seed"], bool) or not isinstance(wishes["verify_seed"], int):
         _bad(decision, "verify_seed", f"verify_seed is {wishes['verify_seed']!r}", ["use a whole number"])
+    keep = wishes["pytorch_keep"]
+    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
+        _bad(decision, "pytorch_keep", f"pytorch_keep is {keep!r}", ["use a whole number from 1 on"])
     _check_environments(decision, wishes["pytorch_environments"])
     if not decision.conflicts:
         _check_driver_runfile(decision)

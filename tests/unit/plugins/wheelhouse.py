@@ -59,6 +59,7 @@ class Index:
 
     :ivar mode: ``ok``, ``503``, ``short`` (the connection ends early), ``whole-but-short``, ``other`` (another file) or ``slow``.
     :ivar requests: paths that were asked for.
+    :ivar kept: whether an answer may be used again without asking, as a mirror's may often not.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,6 +67,7 @@ class Index:
         self.mode = "ok"
         self.requests: list[str] = []
         self.ranges = True
+        self.kept = True
         self.url = ""
 
     @property
@@ -118,6 +120,8 @@ def serve(folder: Path) -> Iterator[Index]:
             self.send_response(status)
             self.send_header("Content-Type", "text/html" if "/simple/" in self.path else "application/octet-stream")
             self.send_header("Content-Length", str(length))
+            if not index.kept:
+                self.send_header("Cache-Control", "no-cache")
             self.end_headers()
             if self.command == "GET":
                 self.wfile.write(body)

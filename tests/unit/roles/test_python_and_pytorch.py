@@ -74,6 +74,7 @@ def test_a_dry_run_of_pytorch_says_what_it_would_do(tmp_path: Path) -> None:
     text = '[[packages]]\nname = "torch"\nversion = "2.0.1"\n'
     environment = {
         "name": "default",
+        "module": "2.0.1-cu117",
         "path": str(tmp_path / "opt/envs/default/2.0.1-cu117-py311-0"),
         "link": str(tmp_path / "opt/envs/default/current"),
         "interpreter": sys.executable,
@@ -85,7 +86,7 @@ def test_a_dry_run_of_pytorch_says_what_it_would_do(tmp_path: Path) -> None:
     }
     uv = {"version": "0", "url": "http://127.0.0.1:9/uv.whl", "sha256": "0", "size": None}
     stage = {"needed": True, "digest": "0", "environments": [environment], "uv": uv}
-    stage.update(cache_dir=str(tmp_path / "cache"), profile=True)
+    stage.update(cache_dir=str(tmp_path / "cache"), profile=True, modulefiles=None, kernels=True, keep=2)
     plan = {"ok": True, "stages": {"pytorch": stage}}
     # A prefix of its own, so that the profile differs also where this machine was provisioned itself.
     options = ("--check", "--diff", "-e", f"gpufleet_prefix={tmp_path}/opt")
@@ -97,4 +98,5 @@ def test_a_dry_run_of_pytorch_says_what_it_would_do(tmp_path: Path) -> None:
     assert code == 0, output
     assert "2.0.1-cu117-py311-0" in output
     assert "gpufleet_activate() {" in output
+    assert "PyTorch 2.0.1+cu117 (default)" in output
     assert not (tmp_path / "opt").exists()

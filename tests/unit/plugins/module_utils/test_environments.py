@@ -6,13 +6,11 @@ import dataclasses
 import fcntl
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,99 +20,22 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import (
     environment_files,
     environment_survey,
 )
-from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
-from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import BUILDING, COMPLETE, Wanted
+from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import (
+    BUILDING,
+    COMPLETE,
+    Wanted,
+)
 from ansible_collections.gpufleet.stack.plugins.module_utils.environments import ensure
-from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import locks
-from ansible_collections.gpufleet.stack.tests.unit.plugins.wheelhouse import TORCH, Index, build_wheel, serve
-
-COLLECTIONS = Path(__file__).parents[4] / "collections"
-OTHER = ("torch==2.0.1", "leaf==1.0", "torchvision==0.15.2")
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    """One index, and with it one set of locks, for all tests."""
-    folder = tmp_path_factory.mktemp("wheels")
-    build_wheel(folder, "torch", "2.0.1", TORCH, ("leaf", "torchvision"))
-    build_wheel(folder, "torchvision", "0.15.2", {"torchvision/__init__.py": "__version__ = '0.15.2+cu117'\n"})
-    build_wheel(folder, "leaf", "1.0", {"leaf.py": "x = 1\n" * 2000})
-    with serve(folder) as served:
-        yield served
-
-
-@pytest.fixture
-def index(house: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "controller-cache"))
-    monkeypatch.setattr(uv_tool, "NETWORK_RETRIES", 1)
-    house.mode = "ok"
-    house.requests.clear()
-    return house
-
-
-@pytest.fixture
-def wanted(index: Index, tmp_path: Path) -> Wanted:
-    return want(index, tmp_path)
-
-
-def want(index: Index, tmp_path: Path, *requirements: str, directory: str = "2.0.1-cu117-one", **more: Any) -> Wanted:
-    lock = locks.ensure_lock(
-        list(requirements) or ["torch==2.0.1", "leaf==1.0"],
-        python=PYTHON,
-        architecture=platform.machine(),
-        glibc=platform.libc_ver()[1],
-        lock_directory=str(index.folder / "locks"),
-        name=directory + "".join(requirements),
-        index_url=index.simple,
-    )
-    prefix = tmp_path / "opt"
-    version = locks.uv_version()
-    uv = prefix / f"tools/uv-{version}/uv"
-    if not uv.exists():
-        uv.parent.mkdir(parents=True)
-        uv.symlink_to(locks.uv_path())
-    named = {
-        "torch_version": "2.0.1+cu117",
-        "cuda": "11.7",
-        "companions": {"torchvision": "0.15.2"},
-        "lock_wait": 0.3,
-        **more,
-    }
-    return Wanted(
-        name="default",
-        path=str(prefix / "envs/default" / directory),
-        link=str(prefix / "envs/default/current"),
-        interpreter=os.path.realpath(sys.executable),
-        lock_text=lock.text,
-        lock_sha256=lock.sha256,
-        uv={"version": version, "url": "", "sha256": "", "size": None},
-        prefix=str(prefix),
-        cache_dir=str(prefix / "cache"),
-        **named,
-    )
-
-
-def failure(wanted: Wanted) -> GpufleetError:
-    with pytest.raises(GpufleetError) as caught:
-        ensure(wanted)
-    return caught.value
-
-
-def siblings(wanted: Wanted) -> list[str]:
-    return sorted(os.listdir(os.path.dirname(wanted.link)))
-
-
-def site(wanted: Wanted) -> Path:
-    found = environment_files.site_packages(wanted.path)
-    assert found is not None
-    return Path(found)
-
-
-def run_in(wanted: Wanted, code: str) -> str:
-    command = [f"{wanted.link}/bin/python", "-I", "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+from ansible_collections.gpufleet.stack.tests.unit.plugins.environment_house import (
+    COLLECTIONS,
+    OTHER,
+    failure,
+    run_in,
+    siblings,
+    site,
+    want,
+)
+from ansible_collections.gpufleet.stack.tests.unit.plugins.wheelhouse import Index, build_wheel
 
 
 def test_built_proved_and_active(wanted: Wanted) -> None:
@@ -183,6 +104,19 @@ def test_another_environment_takes_over_and_the_former_stays(wanted: Wanted, ind
     assert (back["action"], os.readlink(wanted.link)) == ("relinked", "2.0.1-cu117-one")
 
 
+def test_one_more_package_costs_one_wheel(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the mirror wants to be asked again each time."""
+    monkeypatch.setattr(index, "kept", False)
+    ensure(want(index, tmp_path))
+    build_wheel(index.folder, "twig", "2.0", {"twig.py": "x = 1\n"})
+    other = want(index, tmp_path, "torch==2.0.1", "twig==2.0", directory="2.0.1-cu117-two")
+    index.requests.clear()
+    assert ensure(other)["action"] == "built"
+    assert {path.rsplit("/", 1)[-1] for path in index.requests} == {"twig-2.0-py3-none-any.whl"}
+    assert not [name for name in os.listdir(other.path) if name.startswith("pylock.") and name != "pylock.toml"]
+    assert list((site(other) / "__pycache__").glob("leaf.*.pyc"))
+
+
 @pytest.mark.parametrize("lost", ["gone", "elsewhere"])
 def test_a_lost_link_is_set_again(wanted: Wanted, index: Index, lost: str) -> None:
     ensure(wanted)
@@ -242,7 +176,11 @@ def test_damage_is_mended_in_place(wanted: Wanted, damage: str) -> None:
     assert added.exists() == (damage != "everything gone")
 
 
-def test_only_the_damaged_package_is_fetched_again(wanted: Wanted, index: Index) -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_only_the_damaged_package_is_fetched_again(
+    wanted: Wanted, index: Index, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    monkeypatch.setattr(index, "kept", kept)
     ensure(wanted)
     edit(site(wanted) / "leaf.py")
     index.requests.clear()

@@ -58,12 +58,17 @@ def test_two_programs_share_the_search_path_and_the_last_one_takes_it_along(tmp_
     assert files(tmp_path) == []
 
 
-def test_a_version_of_before_and_a_strangers_modulefile_stay(tmp_path: Path) -> None:
+def test_a_version_of_before_stays_with_its_directory_and_a_strangers_modulefile_does(tmp_path: Path) -> None:
     apply(DIRECTORY, "cuda", CUDA, str(tmp_path))
     folder = tmp_path / "opt/gpufleet/modulefiles/cuda"
     (folder / "12.0-site").write_text("#%Module1.0\nsetenv A 1\n")
+    (tmp_path / "opt/gpufleet/cuda/13.0").mkdir(parents=True)
     apply(DIRECTORY, "cuda", CUDA._replace(versions={"13.1": "/x"}), str(tmp_path))
     assert (folder / "13.0").exists()
+    (tmp_path / "opt/gpufleet/cuda/13.0").rmdir()
+    again = apply(DIRECTORY, "cuda", CUDA._replace(versions={"13.1": "/x"}), str(tmp_path))
+    assert files(folder) == [".version", "12.0-site", "13.1"], "nothing is there any more that it would lead to"
+    assert [each["before_header"] for each in again.diff] == [str(folder / "13.0")]
     apply(DIRECTORY, "cuda", None, str(tmp_path))
     assert files(folder) == ["12.0-site"]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.stack.plugins.module_utils import removal_use
+from ansible_collections.gpufleet.stack.plugins.module_utils import process_use, removal_use
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 SLEEP = "import sys, time; print('up', flush=True); time.sleep(60)"
@@ -35,7 +35,7 @@ def environment(tmp_path: Path) -> Path:
     path = tmp_path / "envs" / "one"
     (path / "bin").mkdir(parents=True)
     (path / "bin/python").symlink_to(os.path.realpath(sys.executable))
-    library = next(name for name in removal_use._paths_of("/proc/self") if ".so" in name)
+    library = next(name for name in process_use._paths_of("/proc/self") if ".so" in name)
     shutil.copy(library, path / "library.so")
     (tmp_path / "envs" / "current").symlink_to("one")
     (tmp_path / "envs" / "one-more").mkdir()
@@ -45,10 +45,10 @@ def environment(tmp_path: Path) -> Path:
 def test_a_program_started_through_the_link_counts(environment: Path) -> None:
     python = str(environment.parent / "current/bin/python")
     with process(python, "-c", SLEEP) as pid:
-        users = removal_use.users_of([str(environment), str(environment.parent / "one-more")])
+        users = process_use.users_of([str(environment), str(environment.parent / "one-more")])
         assert list(users) == [str(environment)]
         assert users[str(environment)][0].endswith(f"({pid})")
-    assert removal_use.users_of([str(environment)]) == {}
+    assert process_use.users_of([str(environment)]) == {}
 
 
 def test_a_library_in_memory_counts(environment: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_library_in_memory_counts(environment: Path) -> None:
 
 def test_a_working_directory_counts_and_a_neighbour_does_not(environment: Path) -> None:
     with process(sys.executable, "-c", SLEEP, cwd=environment / "bin"):
-        assert list(removal_use.users_of([str(environment), str(environment / "lib")])) == [str(environment)]
+        assert list(process_use.users_of([str(environment), str(environment / "lib")])) == [str(environment)]
     with process(sys.executable, "-c", SLEEP, cwd=environment.parent / "one-more"):
         removal_use.refuse_trees_in_use([str(environment)])
 

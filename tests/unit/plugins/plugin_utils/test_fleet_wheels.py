@@ -104,12 +104,19 @@ def test_the_first_choice_is_taken_where_its_index_answers(tmp_path: Path) -> No
     assert "cpu" in made["stages"]["pytorch"]["environments"][0]["path"]
 
 
+def test_a_modulefile_is_named_after_the_build_and_the_environment(tmp_path: Path) -> None:
+    made = plan()
+    made["stages"]["pytorch"]["environments"][0]["name"] = "course"
+    assert filled(made, RunLocks(str(tmp_path), write=True))["module"] == "2.0.1-cpu-course"
+
+
 def test_the_package_index_stands_in_where_the_other_does_not_answer(tmp_path: Path, index: Index) -> None:
     index.down = {"https://download.pytorch.org/whl/cpu"}
     made = plan(INSTEAD)
     environment = filled(made, RunLocks(str(tmp_path), write=True))
     assert (environment["torch_version"], environment["cuda"], environment["disk_mib"]) == ("2.0.1+cu117", "11.7", 4600)
     assert "/2.0.1-cu117-py311-" in environment["path"]
+    assert environment["module"] == "2.0.1-cu117"
     proof = made["stages"]["verify"]["environments"][0]
     assert (proof["torch_version"], proof["cuda"], proof["cudnn"]) == ("2.0.1+cu117", "11.7", "8.5")
     assert [warning["code"] for warning in made["warnings"]] == ["GF-INDEX-FALLBACK"]

@@ -93,6 +93,14 @@ def test_hold_and_modulefiles_are_part_of_the_stages() -> None:
         False,
     )
     assert asked["cudnn"]["modulefiles"] == "/opt/gpufleet/modulefiles"
+    assert (plain["pytorch"]["modulefiles"], asked["pytorch"]["modulefiles"]) == (None, "/opt/gpufleet/modulefiles")
+
+
+def test_jupyter_gets_its_kernel_in_every_environment() -> None:
+    plain, asked = (stages(facts(), pytorch_kernels=kernels, pytorch_keep=3)["pytorch"] for kernels in (False, True))
+    assert (plain["kernels"], asked["kernels"], asked["keep"]) == (False, True, 3)
+    assert "ipykernel" not in plain["environments"][0]["requirements"]
+    assert asked["environments"][0]["requirements"][-1] == "ipykernel"
 
 
 @pytest.mark.parametrize("wanted", [{"gpufleet_hold": "yes"}, {"nvidia_repository_url": 5}])
