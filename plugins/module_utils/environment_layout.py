@@ -54,6 +54,7 @@ class Wanted:
     :param uv: ``{version, url, sha256, size}`` of uv's wheel.
     :param companions: further packages that are imported, with the version each must have (torchvision, torchaudio).
     :param wheelhouse: directory or address that the wheels come from in place of the lock's addresses; empty for these.
+    :param shared: whether it lies in a directory that many nodes share, and of which the one that builds it reads every file.
     :param lock_wait: seconds to wait for another run that works on the same environment.
     :param keep: environments of this name that stay, the active one among them.
     """
@@ -71,5 +72,6 @@ class Wanted:
     prefix: str
     cache_dir: str
     wheelhouse: str = ""
+    shared: bool = False
     lock_wait: float = 60.0
     keep: int = 2

@@ -17,10 +17,12 @@ from typing import Any
 from ansible_collections.gpufleet.stack.plugins.module_utils import (
     environment_build,
     environment_history,
+    environment_shared,
     environment_switch,
     wheelhouse,
 )
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
+from ansible_collections.gpufleet.stack.plugins.module_utils.environment_history import Pruned
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import BOM_FILE, COMPLETE, Wanted
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_proof import prove
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_survey import Survey, standing, survey
@@ -45,16 +47,13 @@ def ensure(wanted: Wanted, check_mode: bool = False) -> dict[str, Any]:
     before = standing(wanted.link)
     if check_mode:
         state = survey(wanted)
-        pruned = environment_history.prune(wanted, check_mode=True)
+        pruned = _prune(wanted, check_mode=True)
     else:
         # Users other than root have to read what is built here, whatever umask the connection came with.
         former_umask = os.umask(0o022)
         try:
             with environment_switch.rights(wanted):
-                os.makedirs(os.path.dirname(wanted.link), mode=0o755, exist_ok=True)
-                with environment_switch.alone(wanted) as lock:
-                    state = _converge(wanted, lock)
-                    pruned = environment_history.prune(wanted)
+                state, pruned = _used(wanted) or _alone(wanted)
         finally:
             os.umask(former_umask)
     action = state.action()
@@ -68,6 +67,27 @@ def ensure(wanted: Wanted, check_mode: bool = False) -> dict[str, Any]:
         "kept": pruned.kept,
         "diff": {"before": before, "after": {"current": os.path.basename(wanted.path), "torch": wanted.torch_version}},
     }
+
+
+def _used(wanted: Wanted) -> tuple[Survey, Pruned] | None:
+    """The environment as another node has built it, in a directory that they share."""
+    state = environment_shared.used(wanted)
+    return None if state is None else (state, Pruned([], {}))
+
+
+def _alone(wanted: Wanted) -> tuple[Survey, Pruned]:
+    """Do what is to be done while no other run works on this environment."""
+    os.makedirs(os.path.dirname(wanted.link), mode=0o755, exist_ok=True)
+    with environment_switch.alone(wanted) as lock:
+        if not (wanted.shared and environment_shared.is_there(wanted)):
+            return _converge(wanted, lock), _prune(wanted)
+    # Another node has built it while this one waited. A thousand of them do not wait for each other's proofs.
+    return environment_shared.proved(wanted), Pruned([], {})
+
+
+def _prune(wanted: Wanted, check_mode: bool = False) -> Pruned:
+    """Of a directory that nodes share nothing goes: no node sees the processes of the others."""
+    return Pruned([], {}) if wanted.shared else environment_history.prune(wanted, check_mode=check_mode)
 
 
 def _converge(wanted: Wanted, lock: int) -> Survey:

@@ -87,6 +87,12 @@ options:
     description: Directory or address of the wheelhouse that the wheels are taken from. Left out, they come from the lock's addresses.
     type: str
     default: ""
+  shared:
+    description:
+      - Whether many nodes use the environment from a directory that they share. One that another node has completed is then taken without
+        reading every file of it, and another run is waited for as long as it takes to build one.
+    type: bool
+    default: false
   prefix:
     description: Directory in which everything of the collection lives. uv goes below it.
     type: path
@@ -198,6 +204,7 @@ SAME_NAME = (
     "cache_dir",
     "wheelhouse",
     "keep",
+    "shared",
     "lock_wait",
 )
 COMPANIONS = ("torchvision", "torchaudio")
@@ -228,6 +235,7 @@ def main() -> None:
                 ),
             },
             wheelhouse={"type": "str", "default": ""},
+            shared={"type": "bool", "default": False},
             prefix={"type": "path", "default": "/opt/gpufleet"},
             cache_dir={"type": "path", "default": "/opt/gpufleet/cache"},
             keep={"type": "int", "default": 2},

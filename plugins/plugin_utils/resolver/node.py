@@ -59,7 +59,8 @@ def check(decision: Decision) -> None:
             [f"torch is published for Linux on {' and '.join(LINUX)}"],
             ["take the node out of the play"],
         )
-    if not node["prefix"]["writable"]:
+    # Of a shared prefix one node has to be able to write: the others wait for it.
+    if not node["prefix"]["writable"] and decision.wanted["pytorch_scope"] != "shared":
         decision.conflict(
             "GF-PREFIX-READONLY",
             f"{node['prefix']['path']} cannot be written to",

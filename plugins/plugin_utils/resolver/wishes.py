@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "pytorch_index_url": "",
     "pytorch_keep": 2,
     "pytorch_kernels": False,
+    "pytorch_scope": "node",
     "gpufleet_prefix": "/opt/gpufleet",
     "gpufleet_cache_dir": "/opt/gpufleet/cache",
     "gpufleet_catalog_overlay": "",
@@ -66,6 +67,7 @@ CHOICES = {
     "cudnn_source": ("auto", "wheels", "nvidia"),
     "python_provider": ("auto", "distribution", "installed", "managed", "conda"),
     "gpufleet_environment": ("profile", "modules", "none"),
+    "pytorch_scope": ("node", "shared"),
 }
 TEXTS = (
     "pytorch_index_url",
@@ -87,7 +89,7 @@ SWITCHES = (
 LISTS = ("cuda_toolkit_source",)
 PATHS = ("gpufleet_prefix", "gpufleet_cache_dir", "gpufleet_gpu_sysroot")
 ENVIRONMENT_KEYS = ("name", "version", "cuda", "requirements")
-WHEELHOUSE = re.compile(r"^(auto|index|copy|cache|/.+|https?://.+)$")
+WHEELHOUSE = re.compile(r"^(auto|index|copy|cache|/.+|https?://[^/@\s]+(/\S*)?)$")
 VARIANT = re.compile(r"^(auto|cpu|mps|cu\d{2,3})$")
 
 
@@ -127,7 +129,9 @@ def check(decision: Decision, asked: dict[str, Any]) -> None:
 def _check_wheelhouse(decision: Decision, way: Any, offline: Any) -> None:
     name = "gpufleet_wheelhouse"
     if not isinstance(way, str) or not WHEELHOUSE.match(way):
-        _bad(decision, name, f"{name} is {way!r:.100}", ["use auto, index, copy, cache, a full path, or an address"])
+        # Not the value itself: an address may hold a password, which does not belong on every node.
+        advice = ["use auto, index, copy, cache, a full path, or an address without a password"]
+        _bad(decision, name, f"{name} is none of its words, no full path and no plain address", advice)
     elif offline is True and way == "index":
         message = "gpufleet_offline is true, and gpufleet_wheelhouse has the nodes fetch from package indexes"
         _bad(decision, name, message, ["gpufleet_wheelhouse: auto"], way)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import os
 import platform
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.stack.plugins.module_utils import environments, wheelhouse
+from ansible_collections.gpufleet.stack.plugins.module_utils import (
+    environment_shared,
+    environments,
+    wheelhouse,
+)
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import Wanted
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.modules import wheelhouse as module
@@ -134,6 +141,74 @@ def test_a_spoiled_wheel_of_the_wheelhouse_is_refused(index: Index, tmp_path: Pa
 
     assert caught.value.code == "GF-DOWNLOAD-HASH"
     assert not os.path.lexists(want.link)
+
+
+def test_a_shared_environment_is_built_once_and_used_as_it_is(index: Index, tmp_path: Path) -> None:
+    want = dataclasses.replace(wanted(index, tmp_path, ""), shared=True)
+    assert environments.ensure(want)["action"] == "built"
+    index.mode = "503"
+    module_of_torch = next(Path(want.path).glob("lib/*/site-packages/leaf.py"))
+    module_of_torch.write_text("x = 2\n")
+
+    other = environments.ensure(want)
+
+    assert (other["changed"], other["bytes"]) == (False, 0)
+    # The node that builds is the one that reads every file.
+    assert environments.ensure(dataclasses.replace(want, shared=False), check_mode=True)["action"] == "repaired"
+
+
+def test_a_shared_environment_is_imported_on_every_node(index: Index, tmp_path: Path) -> None:
+    want = dataclasses.replace(wanted(index, tmp_path, ""), shared=True)
+    environments.ensure(want)
+    next(Path(want.path).glob("lib/*/site-packages/torch/__init__.py")).write_text(
+        "raise ImportError('no such library')\n"
+    )
+
+    with pytest.raises(GpufleetError) as caught:
+        environments.ensure(want)
+
+    assert caught.value.code == "GF-TORCH-IMPORT"
+
+
+def test_a_node_that_may_only_read_waits_for_the_one_that_builds(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment_shared, "PAUSE", 0.05)
+    want = dataclasses.replace(wanted(index, tmp_path, ""), shared=True, lock_wait=60)
+    may_write = {"reader": False, "builder": True}
+    monkeypatch.setattr(environment_shared, "may_write", lambda _path: may_write[threading.current_thread().name])
+    done: dict[str, str] = {}
+
+    def node() -> None:
+        done[threading.current_thread().name] = environments.ensure(want)["action"]
+
+    reader, builder = (threading.Thread(target=node, name=name) for name in ("reader", "builder"))
+    reader.start()
+    time.sleep(0.3)
+    assert done == {}
+    builder.start()
+    builder.join(120)
+    reader.join(120)
+
+    assert done == {"builder": "built", "reader": "none"}
+
+
+def test_a_node_that_may_only_read_says_so_when_nobody_builds(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment_shared, "PAUSE", 0.05)
+    want = dataclasses.replace(wanted(index, tmp_path, ""), shared=True, lock_wait=0.2)
+    monkeypatch.setattr(environment_shared, "may_write", lambda _path: False)
+    monkeypatch.setattr(environments.os, "makedirs", refuse)
+
+    with pytest.raises(GpufleetError) as caught:
+        environments.ensure(want)
+
+    assert caught.value.code == "GF-RIGHTS"
+
+
+def refuse(path: str, *_args: object, **_more: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
 
 def serve_tree(folder: Path):  # type: ignore[no-untyped-def]
