@@ -11,6 +11,7 @@ What can be expected (all keys may be left out):
     repository: true | false        an entry for NVIDIA's repository
     receipts: [roles]               that left one
     python: path                    where the interpreter of the environment lies
+    environments: {name: version}   what torch says of itself in each
 """
 
 from __future__ import annotations
@@ -112,6 +113,16 @@ def check_python(path: str) -> list[str]:
     return [] if found.startswith(path) else [f"the environment rests on {found}"]
 
 
+def check_environments(wanted: dict[str, str]) -> list[str]:
+    ask = "import torch; print(torch.__version__)"
+    found = {name: said(f"/opt/gpufleet/envs/{name}/current/bin/python", "-c", ask) for name in wanted}
+    return [
+        f"environment {name} says {found[name]}, expected {wanted[name]}"
+        for name in wanted
+        if found[name] != wanted[name]
+    ]
+
+
 def main() -> None:
     expected = json.loads(sys.argv[1])
     there = installed()
@@ -131,6 +142,7 @@ def main() -> None:
     wrong += check_receipts(expected.get("receipts", []))
     if "python" in expected:
         wrong += check_python(expected["python"])
+    wrong += check_environments(expected.get("environments", {}))
     if not expected:
         wrong.append("nothing is expected, so nothing was checked")
     sys.exit("\n".join(wrong) or None)

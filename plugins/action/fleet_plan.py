@@ -20,6 +20,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_text import f
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.offline_locks import run_locks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.plan_text import reason_lines
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.planning import lock_directory
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_plan import site_of
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_store import Store
 
 Row = dict[str, Any]
@@ -62,7 +63,7 @@ def _from_cache(fleet: Fleet, args: Row, variables: Row) -> Row | None:
     scratch = constants.DEFAULT_LOCAL_TMP
     store = Store(args["wheelhouse_directory"], scratch, args["offline"], args["wheelhouse_signer"])
     run = run_locks(lock_directory(args["lock_directory"], variables.get("inventory_dir")), False, scratch, store)
-    planner = CachedPlanner(args["facts_directory"], run)
+    planner = CachedPlanner(args["facts_directory"], run, site_of(variables, store))
     hosts = variables["ansible_play_hosts"]
     for host in hosts:
         plan = planner.add(fleet, host, variables["hostvars"][host])

@@ -31,8 +31,15 @@ class ActionModule(ActionBase):
             argument_spec={
                 "directory": {"type": "path", "required": True},
                 "facts_directory": {"type": "path", "required": True},
+                "more": {
+                    "type": "list",
+                    "elements": "dict",
+                    "default": [],
+                    "options": {"file": {"type": "str", "required": True}, "sha256": {"type": "str", "required": True}},
+                },
                 "key": {"type": "str", "default": "", "no_log": False},
                 "indexes": {"type": "list", "elements": "str", "default": [], "no_log": True},
+                "mirror": {"type": "str", "default": "", "no_log": True},
             }
         )
         variables: Row = task_vars or {}
@@ -54,9 +61,10 @@ class ActionModule(ActionBase):
         if packer.refused:
             lines = [f"{fold(hosts)}: {reason}" for reason, hosts in packer.refused.items()]
             return {"failed": True, "msg": "\n".join(lines)}
+        packer.take(args["more"])
         store, files = Store(args["directory"], constants.DEFAULT_LOCAL_TMP), list(packer.files.values())
         if check:
             absent = store.absent(files)
             size = sum(each["size"] or 0 for each in absent)
             return {"changed": bool(absent), "files": len(files), "bytes": size, "fetched": 0}
-        return wheelhouse_pack.write(store, files, nodes, args["indexes"], args["key"])
+        return wheelhouse_pack.write(store, files, nodes, args["indexes"], args["key"], args["mirror"])

@@ -133,7 +133,7 @@ def lacking(directory: str, files: Iterable[File]) -> list[File]:
 
 
 def take_in(directory: str, files: Iterable[File], incoming: str) -> list[File]:
-    """Move files that were copied to the node, named by their SHA-256, to where they belong.
+    """Bring files that were copied to the node, named by their SHA-256, to where they belong.
 
     :returns: those that are not what their SHA-256 says; they are removed.
     """
@@ -142,9 +142,11 @@ def take_in(directory: str, files: Iterable[File], incoming: str) -> list[File]:
         arrived = os.path.join(incoming, each["sha256"])
         target = place(directory, each["name"], each["sha256"])
         os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
-        # Onto the same file system first: what lies at its place is whole at any moment.
+        # A copy, since the file belongs to the user who connects, who could still write to it; beside its place, so that what lies
+        # there is whole at any moment.
         part = target + ".part"
-        shutil.move(arrived, part)
+        shutil.copyfile(arrived, part)
+        os.unlink(arrived)
         if sha256_of(part) != each["sha256"]:
             os.unlink(part)
             spoiled.append(each)

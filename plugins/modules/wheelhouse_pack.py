@@ -34,6 +34,20 @@ options:
     description: Directory on the controller that keeps what was last found on each node.
     type: path
     required: true
+  more:
+    description: Further files that the site needs, such as NVIDIA's installers or packages.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      file:
+        description: Address of the file, or its path on the controller.
+        type: str
+        required: true
+      sha256:
+        description: SHA-256 of the file.
+        type: str
+        required: true
   key:
     description: Private SSH key that signs, or the public part of one that the SSH agent holds. Empty makes no signature.
     type: str
@@ -43,6 +57,10 @@ options:
     type: list
     elements: str
     default: []
+  mirror:
+    description: The site's mirror of the builds of Python, in place of where these are published.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""

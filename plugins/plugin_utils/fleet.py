@@ -19,6 +19,8 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.plan_text import no
 
 Row = dict[str, Any]
 SCHEMA = 1
+# Ways of gpufleet_wheelhouse on which each file crosses the uplink once.
+CARRIED = ("copy", "cache", "shared")
 GENERATOR = "gpufleet.stack"
 
 
@@ -32,6 +34,8 @@ class Fleet:
         self._warnings: dict[str, Row] = {}
         self._read_at: dict[str, str] = {}
         self._missed: list[str] = []
+        self._files: dict[str, int] = {}
+        self._wheels: Row = {"way": set(), "nodes": 0, "bytes": 0}
 
     def add(self, host: str, plan: Row, read_at: str | None = None) -> None:
         """One node's plan, as ``gpufleet.stack.plan`` makes it."""
@@ -43,6 +47,7 @@ class Fleet:
         if read_at is not None:
             self._read_at[host] = str(read_at)
         _under(self._groups, row, host)
+        self._add_wheels(plan.get("wheelhouse") or {})
 
     def refuse(self, host: str, error: GpufleetError) -> None:
         """A node that no plan could be made for."""
@@ -74,7 +79,20 @@ class Fleet:
             "conflicts": _told(self._conflicts),
             "warnings": _told(self._warnings),
             "not_reached": sorted(self._missed, key=natural),
+            "wheels": {
+                **self._wheels,
+                "way": " and ".join(sorted(self._wheels["way"])),
+                "once_bytes": sum(self._files.values()),
+            },
         }
+
+    def _add_wheels(self, house: Row) -> None:
+        """What is fetched once for all nodes, by its digest."""
+        if house.get("files") and house["way"] in CARRIED:
+            self._files.update({each["sha256"]: each["size"] or 0 for each in house["files"]})
+            self._wheels["way"].add(house["way"])
+            self._wheels["nodes"] += 1
+            self._wheels["bytes"] += house["bytes"]
 
     def _conflict(self, host: str, conflict: Row) -> None:
         # The wishes that mend it are part of what makes two conflicts one; the reasons may differ from node to node.

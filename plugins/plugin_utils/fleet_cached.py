@@ -16,6 +16,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet import Fleet
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import RunLocks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.planning import make_plan
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import resolve
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_plan import ALONE, Site
 
 Row = dict[str, Any]
 # What differs between nodes that are alike, and what no choice rests on.
@@ -27,9 +28,10 @@ GARBLED = (KeyError, TypeError, AttributeError, ValueError, IndexError)
 class CachedPlanner:
     """Plans nodes one after the other; what two nodes have in common is worked out once."""
 
-    def __init__(self, facts_directory: str, run: RunLocks) -> None:
+    def __init__(self, facts_directory: str, run: RunLocks, site: Site = ALONE) -> None:
         self.facts_directory = facts_directory
         self.run = run
+        self.site = site
         self._choices: dict[str, bytes] = {}
 
     def add(self, fleet: Fleet, host: str, variables: Mapping[str, Any]) -> Row | None:
@@ -41,7 +43,7 @@ class CachedPlanner:
             fleet.refuse(host, error)
             return None
         try:
-            plan = make_plan(probe, wishes, self.run, only_look=True, choose=self._choose)
+            plan = make_plan(probe, wishes, self.run, only_look=True, choose=self._choose, site=self.site)
             fleet.add(host, plan, read_at=probe.get("read_at"))
         except GARBLED as error:
             fleet.refuse(

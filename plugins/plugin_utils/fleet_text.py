@@ -55,7 +55,7 @@ def fleet_lines(document: Row) -> list[str]:
     for warning in document["warnings"]:
         where = "" if len(document["groups"]) == 1 else f" on {plain(warning['names'])}"
         lines += wrapped(f"note {warning['code']}{where}: {plain(warning['message'])}", "  ")
-    return lines + _missed(document) + _sums(document)
+    return lines + _missed(document) + _wheels(document) + _sums(document)
 
 
 def reasons(lines: list[str]) -> list[str]:
@@ -179,6 +179,16 @@ def _value(value: Any) -> str:
 def _missed(document: Row) -> list[str]:
     names = fold(document["not_reached"])
     return wrapped(f"not planned, as they could not be looked at (errors above): {plain(names)}", "  ") if names else []
+
+
+def _wheels(document: Row) -> list[str]:
+    """What crosses the uplink once, where wheels are carried by the site itself."""
+    wheels = document["wheels"]
+    if not wheels["once_bytes"]:
+        return []
+    once, all_nodes = (f"{wheels[key] / 1e9:.1f} GB" for key in ("once_bytes", "bytes"))
+    to = f"{all_nodes} from there to {_count(wheels['nodes'], 'node')}"
+    return wrapped(f"wheels: {once} once at most from outside of the site, {to} ({wheels['way']})", "  ")
 
 
 def _sums(document: Row) -> list[str]:

@@ -9,7 +9,9 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
+from ansible_collections.gpufleet.stack.plugins.module_utils import wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.plugin_utils import (
     facts_cache,
@@ -50,6 +52,13 @@ class Packer(CachedPlanner):
             for parts in wheelhouse_plan.stage_files(plan).values():
                 self._take(each for _path, files in parts for each in files)
 
+    def take(self, named: Iterable[Row]) -> None:
+        """Files that a site names itself: NVIDIA's installers, packages."""
+        for each in named:
+            place, sha256 = str(each["file"]), str(each["sha256"]).lower()
+            url = "file://" + quote(os.path.abspath(os.path.expanduser(place))) if "://" not in place else place
+            self._take([{"name": wheelhouse.file_name(url), "url": url, "sha256": sha256, "size": None}])
+
     def _take(self, files: Iterable[Row]) -> None:
         for each in files:
             self.files[each["sha256"]] = each
@@ -64,13 +73,13 @@ def _roomy(probe: Row) -> Row:
     return {**probe, "node": {**node, "prefix": {**node["prefix"], "free_mib": None}}}
 
 
-def write(store: Store, files: list[Row], nodes: list[str], indexes: list[str], key: str) -> Row:
+def write(store: Store, files: list[Row], nodes: list[str], indexes: list[str], key: str, mirror: str = "") -> Row:
     """Fetch what lacks, write down what is there, and sign it.
 
     :returns: ``{files, bytes, fetched, changed}``.
     """
     before = _read(store.directory)
-    fetched = store.bring(files, indexes)
+    fetched = store.bring(files, indexes, mirror)
     locks = os.path.join(store.directory, wheelhouse_seal.LOCKS)
     names = [f"{wheelhouse_seal.LOCKS}/{name}" for name in sorted(os.listdir(locks)) if name.endswith(".toml")]
     rows = sorted(

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import download, wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.managed_python import PUBLISHED
 
 Row = dict[str, Any]
 CONNECTIONS = 4
@@ -45,10 +46,11 @@ class Store:
         """Those that are not there, by name and size alone: for a look, which reads no gigabytes."""
         return [each for each in files if not self._there(each)]
 
-    def bring(self, files: list[Row], indexes: list[str]) -> int:
+    def bring(self, files: list[Row], indexes: list[str], mirror: str = "") -> int:
         """Have all files at hand, checked; one process at a time.
 
         :param indexes: addresses of package indexes; one with a password lends it to the files of the same server.
+        :param mirror: the site's mirror of the builds of Python, in place of where these are published.
         :returns: how many bytes were fetched.
         :raises GpufleetError: GF-WHEELHOUSE-INCOMPLETE, GF-WHEELHOUSE-UNWRITABLE, and those of ``download.fetch``.
         """
@@ -56,20 +58,21 @@ class Store:
             unknown = [each for each in files if not os.path.exists(self._note(each))]
             missing = wheelhouse.lacking(self.directory, unknown)
             if missing:
-                self._fetch(missing, indexes)
+                self._fetch(missing, indexes, mirror)
             for each in unknown:
                 self._write_note(each)
         return sum(each["size"] or os.path.getsize(self.path(each)) for each in missing)
 
-    def _fetch(self, missing: list[Row], indexes: list[str]) -> None:
+    def _fetch(self, missing: list[Row], indexes: list[str], mirror: str) -> None:
         if self.offline:
             raise incomplete(self.directory, missing)
         with self._writing(), ThreadPoolExecutor(max_workers=CONNECTIONS) as pool:
             # list(): the first failure is raised, the others have run to their end and are kept.
-            list(pool.map(lambda each: self._fetch_one(each, indexes), missing))
+            list(pool.map(lambda each: self._fetch_one(each, indexes, mirror), missing))
 
-    def _fetch_one(self, file: Row, indexes: list[str]) -> None:
-        download.fetch(with_password(file["url"], indexes), self.path(file), file["sha256"], file["size"])
+    def _fetch_one(self, file: Row, indexes: list[str], mirror: str) -> None:
+        url = at_mirror(with_password(file["url"], indexes), mirror)
+        download.fetch(url, self.path(file), file["sha256"], file["size"])
         os.chmod(self.path(file), 0o644)
 
     @contextmanager
@@ -145,11 +148,16 @@ def incomplete(directory: str, missing: list[Row]) -> GpufleetError:
     )
 
 
+def at_mirror(url: str, mirror: str) -> str:
+    """The address of a build of Python at the site's mirror."""
+    return mirror.rstrip("/") + url[len(PUBLISHED) :] if mirror and url.startswith(PUBLISHED + "/") else url
+
+
 def with_password(url: str, indexes: list[str]) -> str:
     """The address with the user and password that an index on the same server is given with; locks hold none."""
     parts = urlsplit(url)
     for index in map(urlsplit, indexes):
-        userinfo, _, server = index.netloc.rpartition("@")
+        userinfo, _at, server = index.netloc.rpartition("@")
         if userinfo and (index.scheme, server) == (parts.scheme, parts.netloc):
             return urlunsplit(parts._replace(netloc=f"{userinfo}@{server}"))
     return url

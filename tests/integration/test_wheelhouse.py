@@ -164,3 +164,21 @@ def test_a_cut_download_is_continued(house: House) -> None:
     assert first + sum(house.index.sent.values()) <= house.index.size() + largest
     assert [path for _client, path, begin in house.index.asked if begin] == ["payload_1-1.0-py3-none-any.whl"]
     assert house.torch("n1", "cut") == "2.0.1+cu117"
+
+
+def test_one_node_builds_in_a_shared_prefix_and_all_use_it(house: House) -> None:
+    prefix = "/var/cache/gpufleet/shared-prefix"
+    house.world.sh("n1", f"rm -rf {prefix}")
+    wishes = {"pytorch_scope": "shared", "gpufleet_prefix": prefix, "gpufleet_cache_dir": f"{prefix}/cache"}
+    try:
+        run = house.play("index", name="prefix", **wishes)
+
+        assert run.rc == 0, run.stdout
+        # Every wheel was fetched by the one node that built.
+        assert len(set(house.asked_by_nodes())) == len(house.asked_by_nodes())
+        torch = f"{prefix}/envs/default/current/bin/python -c 'import torch; print(torch.__version__)'"
+        assert [house.world.sh(node, torch) for node in NODES] == ["2.0.1+cu117"] * 2
+        again = house.play("index", name="prefix", **wishes)
+        assert again.rc == 0 and [again.changed(node) for node in NODES] == [0, 0], again.stdout
+    finally:
+        house.world.sh("n1", f"rm -rf {prefix}")

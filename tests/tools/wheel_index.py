@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import functools
 import hashlib
 import http.server
 import json
@@ -122,6 +121,7 @@ class Index(http.server.ThreadingHTTPServer):
         self.asked: list[tuple[str, str, int]] = []
         self.cut: str | None = None
         self.counts: Path | None = None
+        self.digests: dict[Path, str] = {}
         super().__init__((address, port), Handler)
 
     @property
@@ -136,9 +136,10 @@ class Index(http.server.ThreadingHTTPServer):
         if self.counts:
             self.counts.write_text(json.dumps(self.sent), encoding="utf-8")
 
-    @functools.cache  # noqa: B019 - there is one for each test
     def digest(self, path: Path) -> str:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        if path not in self.digests:
+            self.digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return self.digests[path]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -205,6 +205,20 @@ def test_nodes_that_were_not_reached_are_named() -> None:
     assert "not planned, as they could not be looked at (errors above): n[2-8]" in lines
 
 
+def test_wheels_that_the_site_carries_itself_are_counted_once() -> None:
+    files = [{"sha256": "a", "size": 2_000_000_000}, {"sha256": "b", "size": 300_000_000}]
+    house = {"way": "cache", "files": files, "bytes": 2_300_000_000}
+    more = {**house, "files": [*files, {"sha256": "c", "size": 100_000_000}], "bytes": 2_400_000_000}
+    document, lines = told(
+        n1=plan(wheelhouse=house), n2=plan(wheelhouse=more), n3=plan(wheelhouse={**house, "files": []})
+    )
+    assert document["wheels"] == {"way": "cache", "nodes": 2, "once_bytes": 2_400_000_000, "bytes": 4_700_000_000}
+    text = " ".join(line.strip() for line in lines)
+    assert "wheels: 2.4 GB once at most from outside of the site, 4.7 GB from there to 2 nodes (cache)" in text
+    document, lines = told(n1=plan(wheelhouse={**house, "way": "index"}))
+    assert document["wheels"]["once_bytes"] == 0 and "wheels:" not in "".join(lines)
+
+
 def test_no_node_at_all() -> None:
     _document, lines = checked(Fleet())
     assert lines == ["GF-FLEET-EMPTY: there is no node to plan for"]

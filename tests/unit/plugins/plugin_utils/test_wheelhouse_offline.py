@@ -209,3 +209,19 @@ def test_a_node_that_nobody_looked_at_is_named(index: Index, tmp_path: Path) -> 
     packer = wheelhouse_pack.Packer(str(tmp_path), fleet_locks.RunLocks(str(tmp_path / "locks"), write=True))
     packer.pack("unseen", wishes(index))
     assert [reason.partition(":")[0] for reason in packer.refused] == ["GF-FACTS-MISSING"]
+
+
+def test_files_that_a_site_names_go_along(index: Index, tmp_path: Path) -> None:
+    content = b"#!/bin/sh\n"
+    (tmp_path / "NVIDIA Linux.run").write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    packer = wheelhouse_pack.Packer(str(tmp_path), fleet_locks.RunLocks(str(tmp_path / "house/locks"), write=True))
+    packer.take([{"file": str(tmp_path / "NVIDIA Linux.run"), "sha256": sha256.upper()}])
+    store = Store(str(tmp_path / "house"), str(tmp_path))
+    (tmp_path / "house/locks").mkdir(parents=True)
+
+    made = wheelhouse_pack.write(store, list(packer.files.values()), [], [], "")
+
+    assert (made["files"], made["fetched"]) == (1, len(content))
+    assert (tmp_path / "house" / sha256 / "NVIDIA Linux.run").read_bytes() == content
+    assert f"{sha256}  {sha256}/NVIDIA Linux.run" in (tmp_path / "house/SHA256SUMS").read_text()

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import wheelhouse_plan
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import catalog, wheelhouse_plan
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import resolve
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_plan import Site
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_store import Store
+
+from .factory import facts
 
 CACHES = ({"host": "c1", "address": "10.0.0.1", "port": 8400}, {"host": "c2", "address": "c2", "port": 80})
 MANAGED = "/opt/gpufleet/python/3.11.18-20261110"
@@ -130,6 +133,16 @@ def test_what_an_offline_run_lacks_is_known_before_a_node_is_touched(tmp_path: P
 
     assert caught.value.code == "GF-WHEELHOUSE-INCOMPLETE"
     assert "lacks 4 files" in caught.value.message
+
+
+@pytest.mark.parametrize(("scope", "code"), [("node", ["GF-PREFIX-READONLY"]), ("shared", [])])
+def test_a_shared_prefix_may_be_read_only_on_a_node(scope: str, code: list[str]) -> None:
+    node = facts()
+    node["node"]["prefix"] = {"path": "/nfs/gpufleet", "writable": False, "free_mib": None}
+
+    answer = resolve(node, {"pytorch_scope": scope}, catalog.load())
+
+    assert [each["code"] for each in answer["conflicts"]] == code
 
 
 def test_copies_count_on_the_nodes_disk() -> None:

@@ -11,7 +11,8 @@ import pytest
 from ansible_collections.gpufleet.stack.plugins.action.wheelhouse import LOT_BYTES, lots
 from ansible_collections.gpufleet.stack.plugins.module_utils import download
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_store import Store, with_password
+from ansible_collections.gpufleet.stack.plugins.module_utils.managed_python import PUBLISHED
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_store import Store, at_mirror, with_password
 from ansible_collections.gpufleet.stack.tests.unit.plugins.wheelhouse import Index, serve
 
 DATA = {f"w{number}-1-py3-none-any.whl": bytes([number]) * 50_000 for number in range(6)}
@@ -111,7 +112,7 @@ def test_a_store_that_cannot_be_written_is_said(index: Index, tmp_path: Path) ->
 
 
 def test_one_process_is_the_first(tmp_path: Path) -> None:
-    assert [store(tmp_path).first("cache") for _ in range(3)] == [True, False, False]
+    assert [store(tmp_path).first("cache") for _time in range(3)] == [True, False, False]
     assert store(tmp_path).first("other cache")
 
 
@@ -141,3 +142,13 @@ def test_small_files_travel_together_and_large_ones_alone() -> None:
 
     assert made == [[10, 20], [LOT_BYTES - 25], [None], [LOT_BYTES * 3]]
     assert list(lots([])) == []
+
+
+def test_builds_of_python_come_from_the_sites_mirror() -> None:
+    build = f"{PUBLISHED}/20261110/cpython.tar.gz"
+
+    assert at_mirror(build, "") == build
+    assert (
+        at_mirror(build, "https://me:secret@m.example/py/") == "https://me:secret@m.example/py/20261110/cpython.tar.gz"
+    )
+    assert at_mirror("https://files.example/a.whl", "https://m.example/py") == "https://files.example/a.whl"
