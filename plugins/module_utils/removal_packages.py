@@ -231,7 +231,8 @@ def do(run: Run, command: list[str], doing: str) -> str:
     code, out, err = run(command)
     if code == 0:
         return out
-    lines = [line for line in (err or out).splitlines() if line.strip() and not line.startswith("W:")]
+    # dpkg's own words are in what apt prints; that they were an error is all that apt says of them.
+    lines = [line for line in f"{out}\n{err}".splitlines() if line.strip() and not line.startswith("W:")]
     raise GpufleetError(
         "GF-REMOVE-FAILED",
         f"{doing} ended with status {code}: " + " - ".join(lines[-8:]),
