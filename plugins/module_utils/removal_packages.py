@@ -15,7 +15,12 @@ from collections.abc import Iterable
 from typing import Callable, NamedTuple, Protocol
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.module_utils.packages import DPKG_STATUS, dpkg_entries, rpm_versions
+from ansible_collections.gpufleet.stack.plugins.module_utils.packages import (
+    DPKG_STATUS,
+    dpkg_entries,
+    dpkg_interrupted,
+    rpm_versions,
+)
 
 Run = Callable[["list[str]"], "tuple[int, str, str]"]
 # Another apt may be at work (unattended upgrades): wait as long as the roles do.
@@ -148,8 +153,13 @@ class Apt:
         return parse_apt_simulation(text)
 
     def purge(self, names: list[str]) -> None:
-        """Take them off the node with their settings."""
-        do(self.run, [*self._command(), "--assume-yes", "purge", *names], "apt-get purge")
+        """Take them off the node with their settings, those too that a dpkg that was cut off left half unpacked."""
+        half = []
+        if dpkg_interrupted(self.root):
+            # apt refuses to work beside its journal, which any dpkg that writes takes over; this one has nothing to write.
+            self.run(["sh", "-c", "dpkg --set-selections </dev/null"])
+            half = ["-o", "DPkg::Options::=--force-remove-reinstreq"]
+        do(self.run, [*self._command(), *half, "--assume-yes", "purge", *names], "apt-get purge")
 
     def mark_automatic(self, names: list[str]) -> None:
         """Let these count again as installed for others' sake."""

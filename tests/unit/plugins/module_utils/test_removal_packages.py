@@ -163,6 +163,15 @@ def test_apt_is_told_to_take_nothing_of_its_own_accord() -> None:
     assert commands[1] == ["apt-mark", "auto", "base"]
 
 
+def test_what_a_dpkg_that_was_cut_off_left_goes_too(tmp_path: Path) -> None:
+    (tmp_path / "var/lib/dpkg/updates").mkdir(parents=True)
+    (tmp_path / "var/lib/dpkg/updates/0003").touch()
+    commands: list[list[str]] = []
+    Apt(lambda command: (commands.append(command), (0, "", ""))[1], str(tmp_path)).purge(["headers"])
+    assert commands[0] == ["sh", "-c", "dpkg --set-selections </dev/null"]
+    assert "DPkg::Options::=--force-remove-reinstreq" in commands[1]
+
+
 # rpm 4.18, word for word; Debian's own adds the first two lines.
 RPM_REFUSAL = """\
 rpm: RPM should not be used directly install RPM packages, use Alien instead!
