@@ -27,7 +27,7 @@ PASSWORD = "hunter2-of-the-mirror"  # noqa: S105 - of a stand-in that asks for n
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with fresh("pythons", tmp_path_factory.mktemp("pythons"), suite="trixie", node_managed_python="3.11") as world:
         serve = "python3 -m http.server --bind 127.0.0.1 --directory /srv/pythons 8900"
-        world.sh("node", f"systemd-run --unit=mirror {serve} && sleep 1")
+        world.sh("node", f"useradd -m user && systemd-run --unit=mirror {serve} && sleep 1")
         yield world
 
 
@@ -72,7 +72,7 @@ def test_pip_and_setuptools_work(node: World, before: tuple[set[str], str, str])
     for name in ("pip", "setuptools", "ensurepip"):
         node.sh("node", f"{ENVIRONMENT} -c 'import {name}'")
     node.sh("node", f"{ENVIRONMENT} -m ensurepip --version && {ENVIRONMENT} -m pip check")
-    node.sh("node", f"useradd -m user && su user -c '{ENVIRONMENT} -m venv ~/mine'")
+    node.sh("node", f"su user -c '{ENVIRONMENT} -m venv ~/mine'")
     assert "/home/user/mine/" in node.sh("node", "su user -c '~/mine/bin/python -m pip --version'")
 
 
@@ -104,7 +104,6 @@ def test_a_python_that_was_removed_under_the_environment_is_healed(
 
 
 def test_removal_leaves_the_node_as_it_was(node: World, before: tuple[set[str], str, str]) -> None:
-    node.sh("node", "userdel -r user")
     run = node.play(playbook=PLAYBOOK)
     assert run.rc == 0, run.stdout
     assert node.sh("node", "ls -d /opt/gpufleet /var/lib/gpufleet 2>/dev/null || true") == ""
