@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .conftest import Run, World, fresh
+from .conftest import ROOT, Run, World, fresh
 from .removal import PLAYBOOK, difference, snapshot
 
 if TYPE_CHECKING:
@@ -100,6 +103,21 @@ def test_a_python_that_was_removed_under_the_environment_is_healed(
     assert node.sh("node", f"{ENVIRONMENT} -c 'import torch; print(torch.__version__)'") == "2.0.1+cu117"
     # The environment itself was not made again.
     assert node.sh("node", "readlink /opt/gpufleet/envs/default/current") == active
+    assert play(node).changed("node") == 0
+
+
+def test_the_wheelhouse_brings_it_where_there_is_no_mirror(
+    node: World, before: tuple[set[str], str, str], tmp_path: Path
+) -> None:
+    (archive,) = (ROOT / ".cache/pythons/3.11/mirror").glob("*/*.tar.gz")
+    (tmp_path / hashlib.sha256(archive.read_bytes()).hexdigest()).mkdir()
+    shutil.copy(archive, next(tmp_path.iterdir()))
+    node.sh("node", "systemctl stop mirror && rm -rf /opt/gpufleet/python")
+    ways = {"gpufleet_wheelhouse": "copy", "gpufleet_wheelhouse_directory": str(tmp_path), "python_mirror": ""}
+    run = node.play(cmdline="--tags python", **ways)
+    assert run.rc == 0, run.stdout
+    assert node.sh("node", f"{ENVIRONMENT} -c 'import torch; print(torch.__version__)'") == "2.0.1+cu117"
+    # The way is no part of the plan.
     assert play(node).changed("node") == 0
 
 
