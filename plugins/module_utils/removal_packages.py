@@ -154,11 +154,7 @@ class Apt:
 
     def purge(self, names: list[str]) -> None:
         """Take them off the node with their settings, those too that a dpkg that was cut off left half unpacked."""
-        half = []
-        if dpkg_interrupted(self.root):
-            # apt refuses to work beside its journal, which any dpkg that writes takes over; this one has nothing to write.
-            self.run(["sh", "-c", "dpkg --set-selections </dev/null"])
-            half = ["-o", "DPkg::Options::=--force-remove-reinstreq"]
+        half = ["-o", "DPkg::Options::=--force-remove-reinstreq"] if dpkg_interrupted(self.root) else []
         do(self.run, [*self._command(), *half, "--assume-yes", "purge", *names], "apt-get purge")
 
     def mark_automatic(self, names: list[str]) -> None:
@@ -249,6 +245,14 @@ def do(run: Run, command: list[str], doing: str) -> str:
         "the package manager's own message above says it: another one at work, a held package, a script that failed",
         "mend what it names and run remove.yml again: it goes on where it stopped",
     )
+
+
+def settle(run: Run, root: str = "/") -> None:
+    """Have dpkg take over the journal of one that was cut off: its records name packages that no other place does, and
+    apt removes nothing beside it. Any dpkg that writes does so; this one has nothing to write.
+    """
+    if dpkg_interrupted(root):
+        do(run, ["sh", "-c", "dpkg --set-selections </dev/null"], "dpkg --set-selections")
 
 
 def manager_of(run: Run, root: str = "/") -> Manager:

@@ -158,6 +158,8 @@ def wish_of(module: AnsibleModule) -> removal.Wish:
 
 def remove(module: AnsibleModule, run: removal_packages.Run) -> removal.Plan:
     """Look, refuse, and where it is no dry run, remove."""
+    if not module.check_mode:
+        removal_packages.settle(run)
     manager = removal_packages.manager_of(run)
     plan = removal.make_plan(wish_of(module), manager, platform.release())
     removal_use.refuse_trees_in_use(plan.trees)

@@ -167,9 +167,19 @@ def test_what_a_dpkg_that_was_cut_off_left_goes_too(tmp_path: Path) -> None:
     (tmp_path / "var/lib/dpkg/updates").mkdir(parents=True)
     (tmp_path / "var/lib/dpkg/updates/0003").touch()
     commands: list[list[str]] = []
-    Apt(lambda command: (commands.append(command), (0, "", ""))[1], str(tmp_path)).purge(["headers"])
-    assert commands[0] == ["sh", "-c", "dpkg --set-selections </dev/null"]
+
+    def run(command: list[str]) -> tuple[int, str, str]:
+        commands.append(command)
+        return 0, "", ""
+
+    removal_packages.settle(run, str(tmp_path))
+    assert commands == [["sh", "-c", "dpkg --set-selections </dev/null"]]
+    Apt(run, str(tmp_path)).purge(["headers"])
     assert "DPkg::Options::=--force-remove-reinstreq" in commands[1]
+
+
+def test_where_nothing_was_cut_off_dpkg_is_left_alone(tmp_path: Path) -> None:
+    removal_packages.settle(lambda command: pytest.fail(str(command)), str(tmp_path))
 
 
 # rpm 4.18, word for word; Debian's own adds the first two lines.
