@@ -247,14 +247,6 @@ def do(run: Run, command: list[str], doing: str) -> str:
     )
 
 
-def settle(run: Run, root: str = "/") -> None:
-    """Have dpkg take over the journal of one that was cut off: its records name packages that no other place does, and
-    apt removes nothing beside it. Any dpkg that writes does so; this one has nothing to write.
-    """
-    if dpkg_interrupted(root):
-        do(run, ["sh", "-c", "dpkg --set-selections </dev/null"], "dpkg --set-selections")
-
-
 def manager_of(run: Run, root: str = "/") -> Manager:
     """The package manager that this node has."""
     return Apt(run, root) if dpkg_entries(root) else Rpm(run, root)

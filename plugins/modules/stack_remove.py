@@ -131,6 +131,7 @@ import platform
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.stack.plugins.module_utils import (
     commands,
+    dpkg_cut,
     initramfs,
     removal,
     removal_packages,
@@ -159,7 +160,7 @@ def wish_of(module: AnsibleModule) -> removal.Wish:
 def remove(module: AnsibleModule, run: removal_packages.Run) -> removal.Plan:
     """Look, refuse, and where it is no dry run, remove."""
     if not module.check_mode:
-        removal_packages.settle(run)
+        dpkg_cut.settle(run)
     manager = removal_packages.manager_of(run)
     plan = removal.make_plan(wish_of(module), manager, platform.release())
     removal_use.refuse_trees_in_use(plan.trees)
