@@ -39,6 +39,7 @@ class ActionModule(ActionBase):
                 "facts": {"type": "str", "choices": ["live", "cached"], "default": "live"},
                 "facts_directory": {"type": "str", "default": "~/.cache/gpufleet/facts"},
                 "lock_directory": {"type": "str", "default": ""},
+                "locks": {"type": "str", "choices": ["keep", "update"], "default": "keep"},
                 "offline": {"type": "bool", "default": False},
                 "wheelhouse_directory": {"type": "str", "default": "~/.cache/gpufleet/wheelhouse"},
                 "wheelhouse_signer": {"type": "str", "default": ""},
@@ -62,7 +63,8 @@ def _from_cache(fleet: Fleet, args: Row, variables: Row) -> Row | None:
     """Plans every node; returns the plan of the only one, whose reasons are told as well."""
     scratch = constants.DEFAULT_LOCAL_TMP
     store = Store(args["wheelhouse_directory"], scratch, args["offline"], args["wheelhouse_signer"])
-    run = run_locks(lock_directory(args["lock_directory"], variables.get("inventory_dir")), False, scratch, store)
+    locks = lock_directory(args["lock_directory"], variables.get("inventory_dir"))
+    run = run_locks(locks, False, scratch, store, args["locks"] == "update")
     planner = CachedPlanner(args["facts_directory"], run, site_of(variables, store))
     hosts = variables["ansible_play_hosts"]
     for host in hosts:

@@ -29,6 +29,7 @@ class ActionModule(ActionBase):
             argument_spec={
                 "wanted": {"type": "dict", "required": True},
                 "lock_directory": {"type": "str", "default": ""},
+                "locks": {"type": "str", "choices": ["keep", "update"], "default": "keep"},
                 "state_dir": {"type": "path", "default": "/var/lib/gpufleet"},
                 "wheelhouse_directory": {"type": "str", "default": "~/.cache/gpufleet/wheelhouse"},
                 "wheelhouse_signer": {"type": "str", "default": ""},
@@ -54,7 +55,9 @@ class ActionModule(ActionBase):
         store = Store(args["wheelhouse_directory"], scratch, offline, signer)
         locks = lock_directory(args["lock_directory"], variables.get("inventory_dir"))
         try:
-            run = run_locks(locks, not (self._task.check_mode or args["only_look"]), scratch, store)
+            run = run_locks(
+                locks, not (self._task.check_mode or args["only_look"]), scratch, store, args["locks"] == "update"
+            )
         except GpufleetError as error:
             return {**result, "failed": True, "msg": str(error), "error": error.as_dict()}
         left_out = run_tags.left_out(variables.get("ansible_run_tags"), variables.get("ansible_skip_tags"))

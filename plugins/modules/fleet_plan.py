@@ -52,6 +52,12 @@ options:
     type: str
     default: ""
     version_added: 0.1.0
+  locks:
+    description: V(keep) uses the locks that are there. V(update) makes every lock anew, and tells the difference; none is written.
+    type: str
+    choices: [keep, update]
+    default: keep
+    version_added: 0.1.0
   json:
     description: File on the controller that the plans are written to, after docs/plan-schema.json. Empty writes none.
     type: str

@@ -33,6 +33,12 @@ options:
       - Empty is C(locks) beside the inventory, or below the current directory where the inventory is no file.
     type: str
     default: ""
+  locks:
+    description: V(keep) uses the locks that are there. V(update) makes every lock anew, once a run, and tells the difference.
+    type: str
+    choices: [keep, update]
+    default: keep
+    version_added: 0.1.0
   state_dir:
     description: Directory of the collection's state on the node.
     type: path

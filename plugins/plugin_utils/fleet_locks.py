@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 from urllib.error import HTTPError
 
 from ansible.module_utils.urls import open_url
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import locks
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import lock_file, locks
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.addresses import Addresses, without_credentials
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.lock_difference import difference
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.locks import Lock, Wish
 
 Row = dict[str, Any]
 PROBE_SECONDS = 3
@@ -30,82 +33,118 @@ class RunLocks:
     :param write: whether a new lock is kept there. Otherwise it lives as long as the run does.
     :param scratch: a directory that all processes of this run share and that goes away with it; Ansible works on every
         node in a process of its own, and what one of them found out the others need not find out again.
+    :param renew: whether every lock is made anew, whatever lies there.
     """
 
-    def __init__(self, directory: str, write: bool, scratch: str | None = None) -> None:
+    def __init__(self, directory: str, write: bool, scratch: str | None = None, renew: bool = False) -> None:
         self.directory = directory
         self.write = write
         self.scratch = scratch
+        self.renew = renew
+        self.addresses = Addresses()
         self._known: dict[str, Any] = {}
 
-    def kept(self, **wish: Any) -> locks.Lock | None:
-        """The lock for these wishes that lies in the directory, or that this run has made already; else None."""
-        for directory in filter(None, (self.directory, None if self.write else self.scratch)):
-            found: locks.Lock | None = self._once(f"kept {directory} {_key(wish)}", partial(_read, directory, **wish))
-            if found is not None:
-                return found
-        return None
+    def kept(self, wish: Wish) -> Lock | None:
+        """The lock for this wish that lies in the directory, or that this run has made already; else None."""
+        key = f"made {wish!r}"
+        made = self._known.get(key)
+        if not isinstance(made, Lock):
+            made = self._made(wish)
+        if made is not None:
+            self._known[key] = made
+            return made
+        if self.renew:
+            return None
+        kept: Lock | None = self._once(f"kept {wish!r}", lambda: lock_file.kept(wish, self.directory))
+        return kept
 
-    def lock(self, **wish: Any) -> locks.Lock:
-        """The lock for these wishes, made where there is none."""
-        kept = self.kept(**wish)
-        return kept if kept is not None else self._once(f"made {_key(wish)}", lambda: self._make(wish))
+    def lock(self, wish: Wish) -> Lock:
+        """The lock for this wish, made where there is none."""
+        kept = self.kept(wish)
+        if kept is None:
+            kept = self._once(f"made {wish!r}", lambda: self._make(wish))
+        return kept
 
     def uv(self, architecture: str, glibc: str | None, index_url: str | None = None) -> Row:
         """The wheel that brings uv to a node."""
-        wish: dict[str, Any] = {"architecture": architecture, "glibc": glibc, "index_url": index_url}
+        key = f"uv {architecture} {glibc} {index_url}"
+        return dict(self._once(key, lambda: locks.uv_tool(self.lock(locks.uv_wish(architecture, glibc, index_url)))))
 
-        def make() -> Row:
-            name = f"uv-{locks.uv_version()}"
-            requirement = name.replace("-", "==", 1)
-            known = _read(self.directory, requirements=[requirement], name=name, python="3.11", **wish)
-            if known is not None:
-                return {key: known.wheels[0][key] for key in ("version", "url", "sha256", "size")}
-            return dict(
-                self._in_place(
-                    lambda place, write: locks.uv_tool(
-                        architecture=architecture, glibc=glibc, lock_directory=place, index_url=index_url, write=write
-                    )
-                )
-            )
-
-        return dict(self._once(f"uv {_key(wish)}", make))
+    def changed(self, lock: Lock) -> list[str] | None:
+        """What is new in a lock that this run made in the place of another one, None where it did not."""
+        note = self._note("changed", lock.path)
+        if note is None:
+            found: list[str] | None = self._known.get(f"changed {lock.path}")
+            return found
+        try:
+            with open(note, encoding="utf-8") as stream:
+                told: list[str] | None = json.load(stream)
+                return told
+        except FileNotFoundError:
+            return None
 
     def reachable(self, url: str) -> bool:
         """Whether an index answers at all, asked once a run and waited for three seconds."""
         return bool(self._once(f"reach {url}", lambda: self._remembered(url)))
 
-    def _make(self, wish: Row) -> locks.Lock:
+    def _made(self, wish: Wish) -> Lock | None:
+        """What another process of this run made, in the scratch directory or in the place of what lay there."""
+        if self.scratch is None:
+            return None
+        if not self.write:
+            return lock_file.kept(wish, self.scratch)
+        note = self._note("changed", wish.file(self.directory))
+        return lock_file.kept(wish, self.directory) if note is not None and os.path.exists(note) else None
+
+    def _make(self, wish: Wish) -> Lock:
         if not self.write:
             # A look is not worth the minute that uv gives an index to come back.
-            for url in filter(None, (wish.get("index_url"), wish.get("extra_index_url"))):
+            for url in filter(None, (wish.index_url, *sorted(set(wish.indexes.values())))):
                 self._must_answer(url)
-        made: locks.Lock = self._in_place(
-            lambda place, write: locks.ensure_lock(lock_directory=place, write=write, **wish)
-        )
-        return made
+        return self._in_place(wish)
 
-    def _in_place(self, make: Callable[[str, bool], Any]) -> Any:
-        """Make something where this run may write, one process at a time; in memory where that is nowhere."""
+    def _in_place(self, wish: Wish) -> Lock:
+        """Make it where this run may write, one process at a time; in memory where that is nowhere."""
         place = self.directory if self.write else self.scratch
         if place is None:
-            return make(self.directory, False)
+            return self._new(wish, self.directory, write=False)
         with alone(place):
-            return make(place, True)
+            # Another process may have been first.
+            made = self._made(wish) or (None if self.renew else lock_file.kept(wish, place))
+            return made or self._new(wish, place, write=True)
+
+    def _new(self, wish: Wish, place: str, write: bool) -> Lock:
+        former = lock_file.former(wish, self.directory)
+        made = locks.make(wish, place, self.addresses, write=write)
+        self._tell(wish.file(place), difference(former, made) if former is not None else None)
+        return made
+
+    def _tell(self, path: str, changes: list[str] | None) -> None:
+        """For the other processes of this run, whose nodes get the same lock."""
+        self._known[f"changed {path}"] = changes
+        note = self._note("changed", path)
+        if note is not None:
+            with open(note, "w", encoding="utf-8") as stream:
+                json.dump(changes, stream)
+
+    def _note(self, kind: str, about: str) -> str | None:
+        if self.scratch is None:
+            return None
+        return os.path.join(self.scratch, f"{kind}-{hashlib.sha256(about.encode()).hexdigest()[:16]}")
 
     def _must_answer(self, url: str) -> None:
         if not self.reachable(url):
             raise GpufleetError(
                 "GF-INDEX-UNREACHABLE",
-                f"the package index does not answer ({locks.without_credentials(url)}): nothing within {PROBE_SECONDS} s",
+                f"the package index does not answer ({without_credentials(url)}): nothing within {PROBE_SECONDS} s",
                 "no network, a proxy that is not set (https_proxy), a wrong address, or an index that is down",
                 "try the address with curl from the controller; set pytorch_index_url to a mirror that answers",
             )
 
     def _remembered(self, url: str) -> bool:
-        if self.scratch is None:
+        note = self._note("answers", url)
+        if note is None or self.scratch is None:
             return answers(url)
-        note = os.path.join(self.scratch, f"answers-{hashlib.sha256(url.encode()).hexdigest()[:16]}")
         with alone(self.scratch):
             if not os.path.exists(note):
                 found = answers(url)
@@ -133,7 +172,7 @@ class KeptLocks(RunLocks):
         """Nobody asks, so nothing is known against it."""
         return True
 
-    def _in_place(self, make: Callable[[str, bool], Any]) -> Any:
+    def _in_place(self, wish: Wish) -> Lock:
         raise GpufleetError("GF-INDEX-UNREACHABLE", "no lock is kept", "the index was not asked", "run without --tags")
 
 
@@ -164,41 +203,7 @@ def alone(directory: str) -> Iterator[None]:
         os.makedirs(directory, exist_ok=True)
         handle = open(os.path.join(directory, ".making"), "w", encoding="utf-8")  # noqa: SIM115 - closed by the with below
     except OSError as error:
-        raise GpufleetError(
-            "GF-LOCK-INVALID",
-            f"locks cannot be kept in {directory}: {error.strerror}",
-            "the directory of locks on the controller is not writable, or its disk is full",
-            "set gpufleet_lock_directory to a directory that you can write to",
-        ) from error
+        raise lock_file.unwritable(f"locks cannot be kept in {directory}", error) from error
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-def _key(wish: Row) -> str:
-    return repr(sorted(wish.items()))
-
-
-def _read(
-    directory: str,
-    *,
-    requirements: list[str],
-    python: str,
-    architecture: str,
-    glibc: str | None,
-    name: str,
-    index_url: str | None = None,
-    extra_index_url: str | None = None,
-) -> locks.Lock | None:
-    """The lock in this directory, where it was made for just this; no index is asked."""
-    path = os.path.join(directory, locks._file_name(name, python, architecture, glibc))
-    text = locks._read(path)
-    made_for = {
-        "architecture": architecture,
-        "extra_index": locks.without_credentials(extra_index_url or ""),
-        "glibc": glibc,
-        "index": locks.without_credentials(index_url or ""),
-        "python": python,
-        "requirements": sorted(requirements),
-    }
-    return locks._lock(path, text) if text is not None and locks._made_for(path, text) == made_for else None

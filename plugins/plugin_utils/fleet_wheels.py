@@ -16,6 +16,8 @@ from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import KeptLocks, RunLocks
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.lock_resolve import BUILDS
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.locks import Lock, Wish
 
 Row = dict[str, Any]
 UNREACHABLE = "GF-INDEX-UNREACHABLE"
@@ -86,13 +88,7 @@ def _fill_toolkits(plan: Row, platform: Row, run: RunLocks) -> None:
         requirement = toolkit["requirement"]
         if requirement is None:
             continue
-        lock = run.lock(
-            requirements=[requirement],
-            python=plan["stages"]["python"]["version"],
-            name=re.sub(r"\[.*\]==", "-", requirement),
-            index_url=toolkit["index_url"] or None,
-            **platform,
-        )
+        lock = _lock(plan, run, _plain_wish(plan, requirement, toolkit["index_url"], platform))
         # The one that is asked for holds nothing but the list of the others.
         toolkit["wheels"] = [wheel for wheel in lock.wheels if wheel["name"] != requirement.partition("[")[0]]
 
@@ -103,14 +99,31 @@ def _fill_cudnn(plan: Row, platform: Row, run: RunLocks) -> None:
         if requirement is None:
             cudnn["wheel"] = dict(NO_WHEEL)
             continue
-        lock = run.lock(
-            requirements=[requirement],
-            python=plan["stages"]["python"]["version"],
-            name=requirement.replace("==", "-"),
-            index_url=cudnn["index_url"] or None,
-            **platform,
-        )
+        lock = _lock(plan, run, _plain_wish(plan, requirement, cudnn["index_url"], platform))
         cudnn["wheel"] = next(wheel for wheel in lock.wheels if wheel["name"] == requirement.split("==")[0])
+
+
+def _plain_wish(plan: Row, requirement: str, index_url: str, platform: Row) -> Wish:
+    """One package of the package index, with what it needs."""
+    return Wish(
+        requirements=[requirement],
+        python=plan["stages"]["python"]["version"],
+        name=re.sub(r"(\[.*\])?==", "-", requirement),
+        index_url=index_url or None,
+        **platform,
+    )
+
+
+def _lock(plan: Row, run: RunLocks, wish: Wish) -> Lock:
+    """The lock, and a note where this run put it in the place of another one."""
+    lock = run.lock(wish)
+    changes = run.changed(lock)
+    if changes is not None:
+        what = ", ".join(changes) if changes else "the same wheels as before"
+        warning = {"code": "GF-LOCK-CHANGED", "message": f"new lock {os.path.basename(lock.path)}: {what}"}
+        if warning not in plan["warnings"]:
+            plan["warnings"].append(warning)
+    return lock
 
 
 def _leave_unknown(stage: Row) -> None:
@@ -127,24 +140,24 @@ def _leave_unknown(stage: Row) -> None:
         cudnn.setdefault("wheel", dict(NO_WHEEL))
 
 
-def _environment_lock(plan: Row, environment: Row, platform: Row, run: RunLocks) -> Any:
+def _environment_lock(plan: Row, environment: Row, platform: Row, run: RunLocks) -> Lock:
     instead = environment.pop("instead", None)
     wish = _wish(environment, platform)
-    if not instead or run.kept(**wish) is not None:
-        return run.lock(**wish)
+    if not instead or run.kept(wish) is not None:
+        return _lock(plan, run, wish)
     # The other build's lock lies there already: an earlier run took it, and the nodes have it.
-    if run.kept(**_wish({**environment, **_build(instead)}, platform)) is not None:
+    if run.kept(_wish({**environment, **_build(instead)}, platform)) is not None:
         _take(plan, environment, instead, "its lock is kept already")
     elif not run.reachable(environment["torch_index_url"]):
         _take(plan, environment, instead, f"{environment['torch_index_url']} does not answer")
     else:
         try:
-            return run.lock(**wish)
+            return _lock(plan, run, wish)
         except GpufleetError as error:
             if error.code != UNREACHABLE:
                 raise
             _take(plan, environment, instead, f"{environment['torch_index_url']} does not answer")
-    return run.lock(**_wish(environment, platform))
+    return _lock(plan, run, _wish(environment, platform))
 
 
 def _build(instead: Row) -> Row:
@@ -173,15 +186,17 @@ def _take(plan: Row, environment: Row, instead: Row, why: str) -> None:
     )
 
 
-def _wish(environment: Row, platform: Row) -> Row:
-    return {
-        "requirements": environment["requirements"],
-        "python": environment["python"],
-        "name": f"{environment['name']}-torch{environment['torch']}-{environment['variant']}",
-        "index_url": environment["index_url"] or None,
-        "extra_index_url": environment["torch_index_url"] or None,
+def _wish(environment: Row, platform: Row) -> Wish:
+    address: str = environment["torch_index_url"]
+    of_torch = dict.fromkeys(BUILDS, address) if address else {}
+    return Wish(
+        requirements=environment["requirements"],
+        python=environment["python"],
+        name=f"{environment['name']}-torch{environment['torch']}-{environment['variant']}",
+        index_url=environment["index_url"] or None,
+        indexes={**environment["indexes"], **of_torch},
         **platform,
-    }
+    )
 
 
 def _environment_path(environment: Row) -> str:

@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import locks, wheelhouse_seal
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import lock_file, locks, wheelhouse_seal
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import KeptLocks, RunLocks
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.locks import Lock, Wish
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_store import Store
 
 Row = dict[str, Any]
 
 
-def run_locks(directory: str, write: bool, scratch: str, store: Store) -> RunLocks:
+def run_locks(directory: str, write: bool, scratch: str, store: Store, renew: bool = False) -> RunLocks:
     """The locks of a run: with a store that is all there is, those that came with it.
 
     :raises GpufleetError: where that store is not what was sealed; looked at once a run.
     """
     if not store.offline:
-        return RunLocks(directory, write=write, scratch=scratch)
+        return RunLocks(directory, write=write, scratch=scratch, renew=renew)
     with store.alone("seal"):
         if store.first("seal"):
             try:
@@ -40,15 +40,14 @@ class OfflineLocks(KeptLocks):
 
     def uv(self, architecture: str, glibc: str | None, index_url: str | None = None) -> Row:
         """The uv that the wheelhouse has; the controller needs none of its own."""
-        ending = locks._file_name("uv", "3.11", architecture, glibc).partition("uv")[2]
+        ending = Wish([], locks.UV_PYTHON, architecture, glibc, "uv").file("").partition("uv")[2]
         for name in sorted(_names(self.directory), reverse=True):
             if re.match(r"pylock\.uv-[0-9_]+-", name) and name.endswith(ending):
                 path = os.path.join(self.directory, name)
-                wheel = locks._lock(path, locks._read(path) or "").wheels[0]
-                return {key: wheel[key] for key in ("version", "url", "sha256", "size")}
+                return locks.uv_tool(lock_file.parse(path, lock_file.read(path) or ""))
         raise _missing(self.directory, "uv")
 
-    def _in_place(self, make: Callable[[str, bool], Any]) -> Any:
+    def _in_place(self, wish: Wish) -> Lock:
         raise _missing(self.directory, "these wishes")
 
 

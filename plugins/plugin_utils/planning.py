@@ -15,10 +15,12 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.errors import Gpufl
 from ansible_collections.gpufleet.stack.plugins.plugin_utils import (
     catalog,
     offered,
+    requirements,
     run_tags,
     sizes,
     wheelhouse_plan,
 )
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.addresses import Addresses, take_out
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import RunLocks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_wheels import UNKNOWN, lock_stages
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import resolve
@@ -56,7 +58,7 @@ def make_plan(
     # Of a stage that was removed a receipt may be left, for what could not go.
     managed = sorted(role for role, receipt in probe["receipts"].items() if receipt["digest"] != "removed")
     facts["node"] = {**facts["node"], "managed": managed}
-    plan = _chosen(facts, wanted, choose)
+    plan = _chosen(facts, take_out(wanted, run.addresses), choose, run.addresses)
     unknown: list[str] = []
     if plan["ok"]:
         try:
@@ -83,14 +85,16 @@ def make_plan(
     return {**plan, "facts": facts, "verdict": probe.get("verdict")}
 
 
-def _chosen(facts: Row, wanted: Row, choose: Resolver) -> Row:
+def _chosen(facts: Row, wanted: Row, choose: Resolver, addresses: Addresses) -> Row:
     overlay = wanted.get("gpufleet_catalog_overlay")
     try:
         rows = catalog.load(os.path.expanduser(overlay)) if isinstance(overlay, str) and overlay else catalog.load()
+        wanted = requirements.with_files(wanted)
     except GpufleetError as error:
         plan: Row = {"ok": False, "stages": {}, "conflicts": [], "warnings": []}
         _refuse(plan, error)
         return plan
+    addresses.learn(rows["torch"]["pytorch_index"])
     plan = choose(facts, wanted, rows)
     if plan["ok"]:
         offered.check(plan, facts, wanted)

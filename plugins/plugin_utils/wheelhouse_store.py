@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import download, wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.managed_python import PUBLISHED
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.addresses import Addresses
 
 Row = dict[str, Any]
 CONNECTIONS = 4
@@ -155,12 +155,10 @@ def at_mirror(url: str, mirror: str) -> str:
 
 def with_password(url: str, indexes: list[str]) -> str:
     """The address with the user and password that an index on the same server is given with; locks hold none."""
-    parts = urlsplit(url)
-    for index in map(urlsplit, indexes):
-        userinfo, _at, server = index.netloc.rpartition("@")
-        if userinfo and (index.scheme, server) == (parts.scheme, parts.netloc):
-            return urlunsplit(parts._replace(netloc=f"{userinfo}@{server}"))
-    return url
+    known = Addresses()
+    for index in indexes:
+        known.learn(index)
+    return known.whole(url)
 
 
 def _digest(text: str) -> str:

@@ -72,6 +72,17 @@ TABLES: dict[str, Table] = {
             "disk_mib": "number?",
         },
     ),
+    "torch.profiles": Table(
+        ("profile", "first_torch", "first_python"),
+        {
+            "profile": "text",
+            "first_torch": "version",
+            "last_torch": "version?",
+            "first_python": "version",
+            "last_python": "version?",
+            "requirements": "texts",
+        },
+    ),
     "cuda.compatibility": Table(
         ("major",), {"major": "version", "min_driver": "version", "windows_min_driver": "version?"}
     ),

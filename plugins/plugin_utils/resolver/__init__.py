@@ -19,6 +19,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
     gpus,
     node,
     parts,
+    profiles,
     python,
     selection,
     toolkit,
@@ -93,6 +94,7 @@ def _choose(decision: Decision, asked: dict[str, Any]) -> _Choices | None:
     if choice is not None:
         parts.check(decision, choice.option)
     torch.explain(decision, drivers, pythons, chosen)
+    profiles.check(decision, chosen)
     toolkits = toolkit.plan(decision, chosen, choice.driver if choice else None)
     return _Choices(choice, chosen, toolkits, cudnn.plan(decision, toolkits, chosen))
 

@@ -15,6 +15,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
     driver_options,
     gpus,
     parts,
+    profiles,
     python,
     selection,
     toolkit,
@@ -78,7 +79,7 @@ def _releases(decision: Decision, about: Row, fits: Callable[[Row], bool]) -> It
         if fits(row)
         and selection.glibc_fits(decision, row)
         and selection.macos_fits(decision, row)
-        and selection.python_for(decision, row, pythons)
+        and selection.python_for(decision, about["environment"], row, pythons)
     ]
     wanted = selection.version_of(decision, about["environment"])
     for version in nearest_first(versions, wanted if looks_like_version(wanted) else "2.0.1")[:6]:
@@ -92,9 +93,25 @@ def _other_release(decision: Decision, about: Row) -> Iterator[Row]:
 
 def _other_python(decision: Decision, about: Row) -> Iterator[Row]:
     yield {"python_provider": "auto"}
-    yield {"python_version": "auto"}
-    yield {"python_version": "auto", "python_provider": "auto"}
+    freed = _environment(decision, about, "python", "python_version", "auto")
+    yield freed
+    yield {**freed, "python_provider": "auto"}
     yield from _other_release(decision, about)
+
+
+def _other_profile(decision: Decision, about: Row) -> Iterator[Row]:
+    """A Python, then a release, that the profile is known for."""
+    name = about["environment"]["profile"]
+    pythons = list(dict.fromkeys(row["version"] for row in python.candidates(decision)))
+    release = selection.known(decision, selection.version_of(decision, about["environment"]))[0]
+    for version in pythons:
+        if profiles.row(decision, name, release["version"], version) is not None:
+            yield _environment(decision, about, "python", "python_version", version)
+    yield from _releases(
+        decision,
+        about,
+        lambda row: any(profiles.row(decision, name, row["version"], version) for version in pythons),
+    )
 
 
 def _other_variant(decision: Decision, about: Row) -> Iterator[Row]:
@@ -199,6 +216,7 @@ _MAKERS: dict[str, Callable[[Decision, Row], Iterator[Row]]] = {
     "GF-TORCH-GLIBC": _other_release,
     "GF-TORCH-PYTHON": _other_python,
     "GF-TORCH-VARIANT": _other_variant,
+    "GF-TORCH-PROFILE": _other_profile,
     "GF-TORCH-NO-BUILD": _other_build,
     "GF-DRIVER-VERSION": _other_driver,
     "GF-DRIVER-UNSUPPORTED-GPU": _other_driver,

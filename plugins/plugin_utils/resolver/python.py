@@ -8,7 +8,7 @@ from __future__ import annotations
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import managed, node
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row, nothing
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.selection import Environment
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import in_series, key
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import key
 
 EMPTY: Row = {
     "version": None,
@@ -30,9 +30,9 @@ def candidates(decision: Decision) -> list[Row]:
     """The Pythons that the node has or can have, best first: the distribution's default, its others, then installed ones,
     then uv's managed builds.
 
-    Only those that the wishes allow.
+    Only those of the provider that is wished for; which version an environment allows is its own affair.
     """
-    row, wish = node.distribution(decision), decision.wanted["python_version"]
+    row = node.distribution(decision)
     ours = [
         {
             "version": python["version"],
@@ -50,9 +50,7 @@ def candidates(decision: Decision) -> list[Row]:
     ]
     newest = sorted(found, key=lambda python: key(python["version"]), reverse=True)
     return [
-        python
-        for python in [*ours, *newest, *managed.candidates(decision)]
-        if (wish == "auto" or in_series(python["version"], wish)) and _allowed(decision, python["provider"])
+        python for python in [*ours, *newest, *managed.candidates(decision)] if _allowed(decision, python["provider"])
     ]
 
 

@@ -32,6 +32,11 @@ def variant_of(decision: Decision, wish: Row) -> str:
     return str(wish.get("cuda", decision.wanted["pytorch_cuda"]))
 
 
+def python_of(decision: Decision, wish: Row) -> str:
+    """The Python that an environment asks for."""
+    return str(wish.get("python", decision.wanted["python_version"]))
+
+
 @once_per_node
 def known(decision: Decision, version: str) -> list[Row]:
     """The releases of the catalog that a wish can mean, newest first."""
@@ -41,10 +46,16 @@ def known(decision: Decision, version: str) -> list[Row]:
     return sorted(rows, key=lambda row: key(row["version"]), reverse=True)
 
 
-def python_for(decision: Decision, release: Row, pythons: list[Row]) -> Row | None:
-    """The first of the node's Pythons for which the release is published."""
+def python_for(decision: Decision, wish: Row, release: Row, pythons: list[Row]) -> Row | None:
+    """The first of the node's Pythons that the environment allows and for which the release is published."""
     published = release["pythons"].get(node.wheel_platform(decision), [])
-    return next((row for row in pythons if row["version"] in published), None)
+    return next((row for row in allowed(decision, wish, pythons) if row["version"] in published), None)
+
+
+def allowed(decision: Decision, wish: Row, pythons: list[Row]) -> list[Row]:
+    """The Pythons among which the environment may choose."""
+    asked = python_of(decision, wish)
+    return [row for row in pythons if asked == "auto" or in_series(row["version"], asked)]
 
 
 def glibc_fits(decision: Decision, release: Row) -> bool:
@@ -84,7 +95,7 @@ def choose(decision: Decision, drivers: list[Choice], pythons: list[Row]) -> tup
         if release is None:
             continue
         build = builds.best(decision, release, variant_of(decision, wish), driver.driver if driver else None)
-        python = python_for(decision, release, pythons)
+        python = python_for(decision, wish, release, pythons)
         if build is not None and python is not None:
             chosen.append(Environment(wish, release, build, python))
     return driver, chosen
@@ -110,7 +121,9 @@ def _fitting(decision: Decision, wish: Row, pythons: list[Row]) -> list[Row]:
     return [
         release
         for release in known(decision, version_of(decision, wish))
-        if python_for(decision, release, pythons) and glibc_fits(decision, release) and macos_fits(decision, release)
+        if python_for(decision, wish, release, pythons)
+        and glibc_fits(decision, release)
+        and macos_fits(decision, release)
     ]
 
 

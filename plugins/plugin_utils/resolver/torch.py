@@ -5,11 +5,22 @@
 
 from __future__ import annotations
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import builds, environment, gpus, node, selection
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.addresses import without_credentials
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import (
+    builds,
+    environment,
+    gpus,
+    node,
+    profiles,
+    selection,
+    site_indexes,
+)
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision, Row
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.driver import Choice
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.selection import Environment
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import key, nearest_first
+
+COMPANIONS = ("torchvision", "torchaudio")
 
 
 def plan(decision: Decision, driver: Choice | None, chosen: list[Environment]) -> Row:
@@ -40,28 +51,38 @@ def _why(decision: Decision, each: Environment, driver: Choice | None) -> str:
 
 def _environment(decision: Decision, each: Environment) -> Row:
     wish, release = each.wish, each.release
+    companions = {name: _companion(wish, release, name) for name in COMPANIONS}
+    more = [*profiles.requirements(decision, each), *wish.get("requirements", [])]
+    more += ["ipykernel"] if decision.wanted["pytorch_kernels"] else []
     row = {
         "name": wish["name"],
         "torch": release["version"],
-        "torchvision": release["torchvision"],
-        "torchaudio": release["torchaudio"],
+        **companions,
         "python": each.python["version"],
         "interpreter": each.python["path"],
         "index_url": decision.wanted["pytorch_index_url"],
+        "indexes": site_indexes.of(decision),
         "link": f"{decision.wanted['gpufleet_prefix']}/envs/{wish['name']}/current",
-        **_of_build(decision, release, each.build, wish),
+        **_of_build(decision, release, each.build, companions, more),
         "instead": None,
     }
     stand_in = builds.from_package_index(decision, release, each.build)
     if stand_in is not None and selection.variant_of(decision, wish) == "auto":
-        row["instead"] = _of_build(decision, release, stand_in, wish)
+        row["instead"] = _of_build(decision, release, stand_in, companions, more)
     decision.uses(f"torch {release['version']}", release)
     if "variant" in each.build.get("unverified", ()):
         decision.uses(f"torch {release['version']} {each.build['variant']}", each.build)
     return row
 
 
-def _of_build(decision: Decision, release: Row, build: Row, wish: Row) -> Row:
+def _companion(wish: Row, release: Row, name: str) -> str | None:
+    """The version of torchvision or torchaudio: the one that belongs to the release, the one that is asked for, or none."""
+    asked = wish.get(name, "auto")
+    known: str | None = release[name]
+    return known if asked == "auto" else None if asked == "none" else str(asked)
+
+
+def _of_build(decision: Decision, release: Row, build: Row, companions: dict[str, str | None], more: list[str]) -> Row:
     """The keys of an environment that another build of the same release changes."""
     version, local = release["version"], build["local_version"]
     pytorch_index = build["index"] == "pytorch"
@@ -70,25 +91,28 @@ def _of_build(decision: Decision, release: Row, build: Row, wish: Row) -> Row:
         "torch_version": f"{version}+{local}" if local else version,
         "cuda": build["cuda"],
         "cudnn": build["cudnn"],
-        "requirements": [
-            *_requirements(release, f"+{local}" if pytorch_index and local else "", wish),
-            *(["ipykernel"] if decision.wanted["pytorch_kernels"] else []),
-        ],
-        "torch_index_url": f"{decision.catalog['torch']['pytorch_index']}/{build['variant']}" if pytorch_index else "",
-        "disk_mib": build["disk_mib"],
+        "requirements": _requirements(release, f"+{local}" if pytorch_index and local else "", companions, more),
+        "torch_index_url": f"{_builds_index(decision)}/{build['variant']}" if pytorch_index else "",
+        # Of torch and what it needs the size is known; with more beside it, twice the download is nearer.
+        "disk_mib": None if more else build["disk_mib"],
     }
 
 
-def _requirements(release: Row, pin: str, wish: Row) -> list[str]:
-    companions = [f"{name}=={release[name]}{pin}" for name in ("torchvision", "torchaudio") if release[name]]
+def _builds_index(decision: Decision) -> str:
+    """The PyTorch project's index or its mirror; without a password, which a catalog's overlay may have."""
+    wish: str = decision.wanted["pytorch_builds_index_url"]
+    return without_credentials(wish or decision.catalog["torch"]["pytorch_index"]).rstrip("/")
+
+
+def _requirements(release: Row, pin: str, companions: dict[str, str | None], more: list[str]) -> list[str]:
     return [
         f"torch=={release['version']}{pin}",
-        *companions,
+        *(f"{name}=={version}{pin}" for name, version in companions.items() if version),
         f"numpy{release['numpy'] or ''}",
         "pip",
         "setuptools",
         *release["constraints"],
-        *wish.get("requirements", []),
+        *more,
     ]
 
 
@@ -110,7 +134,7 @@ def _explain(decision: Decision, wish: Row, drivers: list[Choice], pythons: list
         (_published, _not_published),
         (selection.glibc_fits, _old_glibc),
         (selection.macos_fits, _old_macos),
-        (lambda decision, release: selection.python_for(decision, release, pythons), _no_python),
+        (lambda decision, release: selection.python_for(decision, wish, release, pythons), _no_python),
     )
     for passes, conflict in tests:
         fitting = [release for release in releases if passes(decision, release)]
@@ -172,8 +196,8 @@ def _old_macos(decision: Decision, wish: Row, release: Row, _pythons: list[Row])
 
 def _no_python(decision: Decision, wish: Row, release: Row, pythons: list[Row]) -> None:
     published = release["pythons"].get(node.wheel_platform(decision), [])
-    found = ", ".join(dict.fromkeys(row["version"] for row in pythons)) or "none"
-    asked = decision.wanted["python_version"]
+    found = ", ".join(dict.fromkeys(row["version"] for row in selection.allowed(decision, wish, pythons))) or "none"
+    asked = selection.python_of(decision, wish)
     of_wish = "" if asked == "auto" else f" {asked}"
     decision.conflict(
         "GF-TORCH-PYTHON",

@@ -9,7 +9,8 @@ import difflib
 import re
 from typing import Any
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import installer
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import requirements
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import installer, profiles, site_indexes
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver.decision import Decision
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.versions import looks_like_version
 
@@ -39,6 +40,8 @@ DEFAULTS: dict[str, Any] = {
     "pytorch_keep": 2,
     "pytorch_kernels": False,
     "pytorch_scope": "node",
+    "pytorch_builds_index_url": "",
+    "pytorch_site_indexes": [],
     "gpufleet_prefix": "/opt/gpufleet",
     "gpufleet_cache_dir": "/opt/gpufleet/cache",
     "gpufleet_catalog_overlay": "",
@@ -71,6 +74,7 @@ CHOICES = {
 }
 TEXTS = (
     "pytorch_index_url",
+    "pytorch_builds_index_url",
     "gpufleet_catalog_overlay",
     "nvidia_repository_url",
     "nvidia_driver_runfile",
@@ -88,7 +92,7 @@ SWITCHES = (
 # Where several of the words may stand in a list.
 LISTS = ("cuda_toolkit_source",)
 PATHS = ("gpufleet_prefix", "gpufleet_cache_dir", "gpufleet_gpu_sysroot")
-ENVIRONMENT_KEYS = ("name", "version", "cuda", "requirements")
+ENVIRONMENT_KEYS = ("name", "version", "cuda", "python", "torchvision", "torchaudio", "profile", "requirements")
 WHEELHOUSE = re.compile(r"^(auto|index|copy|cache|/.+|https?://[^/@\s]+(/\S*)?)$")
 VARIANT = re.compile(r"^(auto|cpu|mps|cu\d{2,3})$")
 
@@ -121,6 +125,7 @@ def check(decision: Decision, asked: dict[str, Any]) -> None:
     if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
         _bad(decision, "pytorch_keep", f"pytorch_keep is {keep!r}", ["use a whole number from 1 on"])
     _check_environments(decision, wishes["pytorch_environments"])
+    site_indexes.check(decision, wishes["pytorch_site_indexes"])
     if not decision.conflicts:
         _check_driver_runfile(decision)
     _check_toolkit_runfiles(decision, wishes["cuda_toolkit_runfiles"])
@@ -200,10 +205,35 @@ def _check_environment(decision: Decision, label: str, environment: dict[str, An
         _check_version(decision, f"version of environment {label}", environment["version"], ("auto",))
     if "cuda" in environment:
         _check_variant(decision, f"cuda of environment {label}", environment["cuda"])
-    requirements = environment.get("requirements", [])
-    if not isinstance(requirements, list) or not all(isinstance(each, str) for each in requirements):
-        message = f"requirements of environment {label} is {requirements!r:.100}, which is no list of text"
-        _bad(decision, name, message, ["requirements: [transformers, tensorboard]"])
+    if "python" in environment:
+        _check_version(decision, f"python of environment {label}", environment["python"], ("auto",))
+    for companion in ("torchvision", "torchaudio"):
+        if companion in environment:
+            wish = f"{companion} of environment {label}"
+            _check_version(decision, wish, environment[companion], ("auto", "none"))
+    known = profiles.names(decision)
+    if "profile" in environment and environment["profile"] not in known:
+        message = f"profile of environment {label} is {environment['profile']!r:.60}"
+        _bad(decision, name, message, [f"use one of: {', '.join(known)}"])
+    _check_requirements(decision, label, environment.get("requirements", []))
+
+
+def _check_requirements(decision: Decision, label: str, wishes: Any) -> None:
+    name = "pytorch_environments"
+    if not isinstance(wishes, list) or not all(isinstance(each, str) for each in wishes):
+        message = f"requirements of environment {label} is {wishes!r:.100}, which is no list of text and no full path"
+        _bad(
+            decision,
+            name,
+            message,
+            ["requirements: [scikit-learn, matplotlib]", "requirements: /path/to/requirements.txt"],
+        )
+        return
+    for each in wishes:
+        wrong = requirements.problem(each)
+        if wrong:
+            shown = re.sub(r"//[^/@\s]+@", "//", each)
+            _bad(decision, name, f"environment {label}: the requirement {shown:.100} {wrong}", ["correct it"])
 
 
 def _check_driver_runfile(decision: Decision) -> None:

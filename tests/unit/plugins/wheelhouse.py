@@ -60,6 +60,8 @@ class Index:
     :ivar mode: ``ok``, ``503``, ``short`` (the connection ends early), ``whole-but-short``, ``other`` (another file) or ``slow``.
     :ivar requests: paths that were asked for.
     :ivar kept: whether an answer may be used again without asking, as a mirror's may often not.
+    :ivar late: seconds before a page of the index is answered.
+    :ivar login: ``user:password`` without which nothing is served; empty serves everybody.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,6 +70,8 @@ class Index:
         self.requests: list[str] = []
         self.ranges = True
         self.kept = True
+        self.login = ""
+        self.late = 0.0
         self.url = ""
 
     @property
@@ -81,11 +85,18 @@ class Index:
 
     def answer(self, handler: BaseHTTPRequestHandler) -> tuple[int, bytes, int]:
         """Status, body and the length that is claimed."""
-        kind, name = handler.path.strip("/").split("/")[:2]
+        parts = handler.path.strip("/").split("/")
+        if parts[0] == "builds":  # as the PyTorch project has them: /builds/<build>/<package>/
+            parts = ["simple", *parts[2:]]
+        kind, name = (*parts, "")[:2]
         self.requests.append(handler.path)
         if self.mode == "503":
             return 503, b"", 0
+        login = base64.b64encode(self.login.encode()).decode()
+        if self.login and handler.headers.get("Authorization") != f"Basic {login}":
+            return 401, b"", 0
         if kind == "simple":
+            time.sleep(self.late)
             links = [
                 f'<a href="/files/{path.name}#sha256={hashlib.sha256(path.read_bytes()).hexdigest()}">{path.name}</a>'
                 for path in self.wheels(name)
@@ -118,7 +129,9 @@ def serve(folder: Path) -> Iterator[Index]:
         def do_GET(self) -> None:
             status, body, length = index.answer(self)
             self.send_response(status)
-            self.send_header("Content-Type", "text/html" if "/simple/" in self.path else "application/octet-stream")
+            self.send_header(
+                "Content-Type", "text/html" if not self.path.startswith("/files/") else "application/octet-stream"
+            )
             self.send_header("Content-Length", str(length))
             if not index.kept:
                 self.send_header("Cache-Control", "no-cache")

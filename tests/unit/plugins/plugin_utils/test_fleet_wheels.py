@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import fleet_locks, locks, planning
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import fleet_locks, lock_resolve, locks, planning
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import RunLocks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_wheels import lock_stages
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.locks import Wish
 
 NODE = {"architecture": "x86_64", "glibc": "2.36"}
 PLATFORM = {"architecture": "x86_64", "glibc": "2.36", "python": "3.11"}
@@ -37,14 +38,15 @@ class Index:
         self.tried: list[str | None] = []
         self.brings: dict[str, list[str]] = {}
 
-    def compile(self, requirements: list[str], _made_for: Any, index: str | None, extra: str | None) -> dict[str, Any]:
+    def resolve(self, wish: Wish, _addresses: Any) -> list[dict[str, Any]]:
+        requirements, extra = wish.requirements, wish.indexes.get("torch")
         self.tried.append(extra)
-        if self.down & {index, extra}:
+        if self.down & {wish.index_url, extra}:
             raise GpufleetError("GF-INDEX-UNREACHABLE", "the index (x) does not answer (y): why", "down", "try again")
         self.made.append(requirements)
         names = [requirement.split("==") for requirement in requirements]
         found = [(each, version) for name, *version in names for each in self.brings.get(name, [name])]
-        return {"packages": [package(name, *version) for name, version in found]}
+        return [package(name, *version) for name, version in found]
 
 
 def package(name: str, version: str = "1") -> dict[str, Any]:
@@ -55,7 +57,7 @@ def package(name: str, version: str = "1") -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def index(monkeypatch: pytest.MonkeyPatch) -> Index:
     stand_in = Index()
-    monkeypatch.setattr(locks, "_compile", stand_in.compile)
+    monkeypatch.setattr(lock_resolve, "resolve", stand_in.resolve)
     monkeypatch.setattr(locks, "uv_version", lambda: "0.1")
     monkeypatch.setattr(fleet_locks, "answers", lambda url: url not in stand_in.down)
     return stand_in
@@ -74,6 +76,7 @@ def plan(instead: dict[str, Any] | None = None) -> dict[str, Any]:
         "interpreter": "/usr/bin/python3.11",
         "disk_mib": 900,
         "index_url": "",
+        "indexes": {},
         "link": "/opt/gpufleet/envs/default/current",
         "requirements": ["torch==2.0.1+cpu"],
         "torch_index_url": address,
@@ -240,3 +243,70 @@ def test_a_toolkit_of_wheels_is_locked(tmp_path: Path, index: Index) -> None:
     lock_stages(made, NODE, RunLocks(str(tmp_path), write=True))
     assert [(wheel["name"], wheel["sha256"]) for wheel in toolkit["wheels"]] == [("nvidia-cuda-nvcc", "a" * 64)]
     assert list(tmp_path.glob("pylock.cuda-toolkit-13_0_2-py3_11-*.toml"))
+
+
+def versions(index: Index, monkeypatch: pytest.MonkeyPatch, **found: str) -> None:
+    """What the index has from now on."""
+    packages = [package(name, version) for name, version in found.items()]
+    monkeypatch.setattr(lock_resolve, "resolve", lambda wish, _: index.made.append(wish.requirements) or packages)
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_an_update_makes_every_lock_anew_once_a_run_and_every_node_hears_the_difference(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch, write: bool
+) -> None:
+    kept, scratch = tmp_path / "locks", tmp_path / "run"
+    scratch.mkdir()
+    versions(index, monkeypatch, torch="2.0.1+cpu", numpy="1.26.3", old="1")
+    filled(plan(), RunLocks(str(kept), write=True))
+    before = {path.name: path.read_text() for path in kept.glob("*.toml")}
+    versions(index, monkeypatch, torch="2.0.1+cpu", numpy="1.26.4", new="2")
+    index.made.clear()
+    for _node in range(2):
+        made = plan()
+        filled(made, RunLocks(str(kept), write=write, scratch=str(scratch), renew=True))
+        notes = [warning for warning in made["warnings"] if warning["code"] == "GF-LOCK-CHANGED"]
+        assert "default-torch2_0_1-cpu" in notes[0]["message"]
+        assert notes[0]["message"].endswith(".toml: + new 2, numpy 1.26.3 -> 1.26.4, - old 1")
+    assert index.made == [["torch==2.0.1+cpu"], ["uv==0.1"]]
+    after = {path.name: path.read_text() for path in kept.glob("*.toml")}
+    assert (after != before) is write
+    # The next run uses what was made, and has nothing to tell.
+    made = plan()
+    filled(made, RunLocks(str(kept), write=True))
+    assert (made["warnings"], len(index.made)) == ([], 2)
+
+
+def test_an_update_that_finds_the_same_leaves_every_byte(tmp_path: Path) -> None:
+    first = filled(plan(), RunLocks(str(tmp_path), write=True))
+    made = plan()
+    again = filled(made, RunLocks(str(tmp_path), write=True, renew=True))
+    assert (again["lock"], again["path"]) == (first["lock"], first["path"])
+    assert "the same wheels as before" in made["warnings"][0]["message"]
+
+
+def test_another_file_under_the_same_version_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(plan(), RunLocks(str(tmp_path), write=True))
+    other = package("torch", "2.0.1+cpu")
+    other["wheels"][0]["hashes"]["sha256"] = "b" * 64
+    monkeypatch.setattr(lock_resolve, "resolve", lambda *_: [other])
+    made = plan()
+    filled(made, RunLocks(str(tmp_path), write=True, renew=True))
+    assert "torch 2.0.1+cpu: another file (aaaaaaaa -> bbbbbbbb)" in made["warnings"][0]["message"]
+
+
+def test_other_requirements_tell_what_they_change(tmp_path: Path, index: Index) -> None:
+    filled(plan(), RunLocks(str(tmp_path), write=True))
+    made = plan()
+    made["stages"]["pytorch"]["environments"][0]["requirements"] = ["torch==2.0.1+cpu", "numpy==1"]
+    filled(made, RunLocks(str(tmp_path), write=True))
+    assert [warning["message"].partition(": ")[2] for warning in made["warnings"]] == ["+ numpy 1"]
+
+
+def test_what_could_not_be_made_for_one_node_is_no_answer_to_whether_it_is_kept(tmp_path: Path, index: Index) -> None:
+    index.down = {"https://download.pytorch.org/whl/cpu", None}
+    run = RunLocks(str(tmp_path / "locks"), write=False)
+    for _node in range(2):
+        made = plan(INSTEAD)
+        assert lock_stages(made, NODE, run, only_look=True) == ["pytorch"]
+        assert made["stages"]["pytorch"]["environments"][0]["torch_version"] == "2.0.1+cu117"

@@ -21,14 +21,15 @@ def index(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Stands in for the package index: every lock is made of what was asked for."""
     asked: list[list[str]] = []
 
-    def ensure_lock(requirements: list[str], **_: Any) -> locks.Lock:
-        asked.append(requirements)
-        return locks.Lock(path="x", text=str(requirements), sha256="0" * 64, download_bytes=10, wheels=[WHEEL])
+    def make(wish: locks.Wish, *_: Any, **__: Any) -> locks.Lock:
+        asked.append(wish.requirements)
+        text = str(wish.requirements)
+        return locks.Lock(path="x", text=text, sha256="0" * 64, download_bytes=10, wheels=[WHEEL])
 
-    monkeypatch.setattr(locks, "ensure_lock", ensure_lock)
+    monkeypatch.setattr(locks, "make", make)
     monkeypatch.setattr(locks, "uv_version", lambda: "1")
     monkeypatch.setattr(fleet_locks, "answers", lambda _url: True)
-    monkeypatch.setattr(locks, "uv_tool", lambda **_: {"version": "1", "url": "u", "sha256": "s", "size": 1})
+    monkeypatch.setattr(locks, "uv_tool", lambda _lock: {"version": "1", "url": "u", "sha256": "s", "size": 1})
     return asked
 
 
@@ -97,7 +98,7 @@ def test_an_environment_lies_where_its_lock_and_interpreter_say(
     first = path()
     assert first.startswith("/opt/gpufleet/envs/default/2.0.1-cpu-py311-")
     assert path() == first
-    monkeypatch.setattr(locks, "ensure_lock", lambda *_, **__: locks.Lock("x", "t", "1" * 64, 10, [WHEEL]))
+    monkeypatch.setattr(locks, "make", lambda *_, **__: locks.Lock("x", "t", "1" * 64, 10, [WHEEL]))
     assert path() != first
 
 
@@ -127,7 +128,7 @@ def test_an_index_that_does_not_answer_is_a_conflict_of_the_plan(
     def dead(*_: Any, **__: Any) -> None:
         raise GpufleetError("GF-INDEX-UNREACHABLE", "no answer", "it is down", "try again")
 
-    monkeypatch.setattr(locks, "ensure_lock", dead)
+    monkeypatch.setattr(locks, "make", dead)
     made = plan(probe(), tmp_path)
     assert made["ok"] is False
     assert made["conflicts"] == [
@@ -170,7 +171,7 @@ def test_what_the_tags_leave_out_asks_no_index(tmp_path: Path, monkeypatch: pyte
 
     seen = probe("a100", free_mib=100)
     whole = plan(probe("a100"), tmp_path / "locks")
-    for name in ("ensure_lock", "uv_tool"):
+    for name in ("make", "uv_tool"):
         monkeypatch.setattr(locks, name, dead)
     monkeypatch.setattr(fleet_locks, "answers", dead)
     run = fleet_locks.RunLocks(str(tmp_path / "none"), write=True)
