@@ -288,7 +288,7 @@ def test_a_node_with_torch_1_13_1_is_upgraded_under_its_job(node: World) -> None
     """Made by hand where ours belong, and used by a job: it stays, for we do not know it, and the link leads to the new one."""
     by_hand = f"{ENVS}/default/1.13.1-by-hand"
     node.sh("node", f"rm -rf {ENVS}/default; mkdir {ENVS}/default")
-    uv = "UV_CACHE_DIR=/opt/gpufleet/cache /opt/gpufleet/tools/uv-*/uv"
+    uv = "UV_SYSTEM_CERTS=1 UV_CACHE_DIR=/opt/gpufleet/cache /opt/gpufleet/tools/uv-*/uv"
     node.sh(
         "node",
         f"{uv} venv -q --python /usr/bin/python3 {by_hand}; {uv} pip install -q --python {by_hand}/bin/python torch==1.13.1",
@@ -305,7 +305,8 @@ def test_a_node_with_torch_1_13_1_is_upgraded_under_its_job(node: World) -> None
 
 
 def test_removal_leaves_nothing_of_it(node: World) -> None:
-    node.sh("node", f"rm -rf {ENVS}/default/1.13.1-by-hand")
+    # What a user and we ourselves made by hand is not the collection's.
+    node.sh("node", f"rm -rf {ENVS}/default/1.13.1-by-hand /home/student/mine")
     run = node.play(playbook="playbooks/remove.yml")
     assert run.rc == 0, run.stdout
     # The cache of the test nodes is a mount.
