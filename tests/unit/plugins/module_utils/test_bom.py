@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.stack.plugins.module_utils import bom, receipts
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import locks
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import lock_file
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
@@ -18,7 +18,8 @@ WHEELS = [
     {"name": "torch", "version": "2.0.1+cu118", "url": "https://example.org/torch-2.0.1%2Bcu118.whl", "sha256": "a" * 64, "size": 5},
     {"name": "numpy", "version": "1.26.4", "url": "https://example.org/numpy.whl", "sha256": "b" * 64, "size": None},
 ]  # fmt: skip
-LOCK = locks._render({"index": ""}, "3.11", WHEELS)
+WISH = lock_file.Wish([], "3.11", "x86_64", "2.36", "default")
+LOCK = lock_file.render(WISH, WHEELS)
 WEIGHTS = {"nvidia-driver": "535.309.01-1~deb12u1", "libcuda1": "535.309.01-1~deb12u1"}
 
 
@@ -129,7 +130,7 @@ def test_the_file_follows_the_receipts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [400])
 def test_a_large_environment_takes_a_moment(count: int) -> None:
     wheels = [{**WHEELS[1], "name": f"package-{number}"} for number in range(count)]
-    text = locks._render({"index": ""}, "3.11", wheels)
+    text = lock_file.render(WISH, wheels)
     begin = time.perf_counter()
     document = bom.environment("default", "d", text, "c" * 64, "3.11.18")
     assert time.perf_counter() - begin < 2
