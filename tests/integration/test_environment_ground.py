@@ -150,7 +150,7 @@ def test_the_disk_gets_full_while_another_run_waits(index: Index, tmp_path: Path
         ensure(wanted)
         two = dataclasses.replace(larger(index, tmp_path), lock_wait=60.0)
         answers: list[str] = []
-        threads = [threading.Thread(target=lambda: answers.append(failure(two).code)) for _ in range(2)]
+        threads = [threading.Thread(target=lambda: answers.append(failure(two).code)) for _turn in range(2)]
         for thread in threads:
             thread.start()
             time.sleep(0.05)

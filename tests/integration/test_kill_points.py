@@ -104,7 +104,7 @@ class Yard:
         """Count the operations of a run that nobody kills, and its time."""
         began = time.monotonic()
         run = self.start(self.wish(kind))
-        said, _ = run.communicate()
+        said, _errors = run.communicate()
         assert run.returncode == 0
         self.operations[kind], self.seconds[kind] = int(said), time.monotonic() - began
 

@@ -322,7 +322,7 @@ def test_passwords_are_in_no_argument_of_a_process(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    run = subprocess.run
+    run = vars(subprocess)["run"]
     monkeypatch.setattr(subprocess, "run", lambda command, **more: (seen.append(command), run(command, **more))[1])
     lock(index, tmp_path, index_url=index.simple.replace("//", "//me:secret@"), indexes={"torch": index.simple})
     assert len(seen) == 1
