@@ -105,6 +105,7 @@ def test_apt_takes_the_pin_and_tells_of_a_tree_without_it(tmp_path: Path) -> Non
             for version in ("580.178.04", "580.95.05")
         )
     )
+    # Made above out of text: there is nobody who could sign it, and nothing is installed from it.
     (tmp_path / "sources.list").write_text(f"deb [trusted=yes] file:{tmp_path}/repo ./\n")
     (tmp_path / "status").write_text("")
     (tmp_path / "apt.conf").write_text(

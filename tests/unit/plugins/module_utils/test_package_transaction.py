@@ -49,6 +49,7 @@ def asked(tmp_path: Path):
             for name, (version, fields) in ARCHIVE.items()
         )
     )
+    # Made above out of text: there is nobody who could sign it, and nothing is installed from it.
     (tmp_path / "sources.list").write_text(f"deb [trusted=yes] file:{tmp_path}/repo ./\n")
     (tmp_path / "apt.conf").write_text(
         f'Dir "{tmp_path}";\nDir::State "state";\nDir::State::status "{tmp_path}/status";\nDir::Cache "cache";\n'

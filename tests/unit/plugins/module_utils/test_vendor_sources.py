@@ -24,6 +24,7 @@ def put(root, path, text):
         f"deb {URL}/ /\n",
         f"deb [signed-by=/usr/share/keyrings/cuda-archive-keyring.gpg] {URL}/ /\n",
         f"deb {URL.replace('https', 'http')} /\n",
+        # Options as people write them by hand: the line is only read, and no apt takes anything from there.
         f"deb-src [trusted=yes arch=amd64] {URL}/ /\n",
     ],
 )
