@@ -33,6 +33,17 @@ PASSED_ON = (
     "https_proxy",
     "no_proxy",
 )
+# The option of modules that bring uv (the documentation fragment uv_wheel).
+ARGUMENT = {
+    "type": "dict",
+    "required": True,
+    "options": {
+        "version": {"type": "str", "required": True},
+        "url": {"type": "str", "required": True},
+        "sha256": {"type": "str", "required": True},
+        "size": {"type": "int"},
+    },
+}
 NETWORK_TIMEOUT = 30
 NETWORK_RETRIES = 3
 

@@ -18,6 +18,7 @@ author:
   - gpufleet contributors (@gpufleet)
 extends_documentation_fragment:
   - gpufleet.stack.attributes
+  - gpufleet.stack.uv_wheel
 attributes:
   check_mode:
     support: full
@@ -59,26 +60,6 @@ options:
     description: Directory or address of the wheelhouse that the archive and uv are taken from. O(mirror) comes before it for the archive.
     type: str
     default: ""
-  uv:
-    description: The uv wheel that fetches and unpacks.
-    type: dict
-    required: true
-    suboptions:
-      version:
-        description: Version of uv.
-        type: str
-        required: true
-      url:
-        description: Address of the wheel.
-        type: str
-        required: true
-      sha256:
-        description: SHA-256 of the wheel.
-        type: str
-        required: true
-      size:
-        description: Size of the wheel in bytes.
-        type: int
   prefix:
     description: Directory in which everything of the collection lives. uv goes below it.
     type: path
@@ -125,7 +106,7 @@ error:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import managed_python, wheelhouse
+from ansible_collections.gpufleet.stack.plugins.module_utils import managed_python, uv, wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 
@@ -141,16 +122,7 @@ def main() -> None:
             sha256={"type": "str", "required": True},
             mirror={"type": "str", "default": "", "no_log": True},
             wheelhouse={"type": "str", "default": ""},
-            uv={
-                "type": "dict",
-                "required": True,
-                "options": dict(
-                    version={"type": "str", "required": True},
-                    url={"type": "str", "required": True},
-                    sha256={"type": "str", "required": True},
-                    size={"type": "int"},
-                ),
-            },
+            uv=uv.ARGUMENT,
             prefix={"type": "path", "default": "/opt/gpufleet"},
             cache_dir={"type": "path", "default": "/opt/gpufleet/cache"},
         ),

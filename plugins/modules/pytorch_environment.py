@@ -20,6 +20,7 @@ author:
   - gpufleet contributors (@gpufleet)
 extends_documentation_fragment:
   - gpufleet.stack.attributes
+  - gpufleet.stack.uv_wheel
 attributes:
   check_mode:
     support: full
@@ -63,26 +64,6 @@ options:
   torchaudio:
     description: Version of torchaudio that has to be importable. Left out where the environment has none.
     type: str
-  uv:
-    description: The uv wheel that installs.
-    type: dict
-    required: true
-    suboptions:
-      version:
-        description: Version of uv.
-        type: str
-        required: true
-      url:
-        description: Address of the wheel.
-        type: str
-        required: true
-      sha256:
-        description: SHA-256 of the wheel.
-        type: str
-        required: true
-      size:
-        description: Size of the wheel in bytes.
-        type: int
   wheelhouse:
     description: Directory or address of the wheelhouse that the wheels are taken from. Left out, they come from the lock's addresses.
     type: str
@@ -186,7 +167,7 @@ error:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import environments, wheelhouse
+from ansible_collections.gpufleet.stack.plugins.module_utils import environments, uv, wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import Wanted
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
@@ -224,16 +205,7 @@ def main() -> None:
             cuda={"type": "str"},
             torchvision={"type": "str"},
             torchaudio={"type": "str"},
-            uv={
-                "type": "dict",
-                "required": True,
-                "options": dict(
-                    version={"type": "str", "required": True},
-                    url={"type": "str", "required": True},
-                    sha256={"type": "str", "required": True},
-                    size={"type": "int"},
-                ),
-            },
+            uv=uv.ARGUMENT,
             wheelhouse={"type": "str", "default": ""},
             shared={"type": "bool", "default": False},
             prefix={"type": "path", "default": "/opt/gpufleet"},
