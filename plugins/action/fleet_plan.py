@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import write_text
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet import Fleet
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_cached import CachedPlanner
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_text import fleet_lines, reasons
@@ -92,19 +92,8 @@ def _headlines(document: Row) -> list[str]:
 
 def _write(path: str, document: Row) -> None:
     """The document as JSON, whole at any time."""
-    directory = os.path.dirname(os.path.abspath(path))
     try:
-        os.makedirs(directory, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".new-", dir=directory)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(document, stream, indent=1)
-                stream.write("\n")
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_text(os.path.abspath(path), json.dumps(document, indent=1) + "\n")
     except OSError as error:
         raise AnsibleActionFail(
             f"GF-PLAN-UNWRITABLE: the plan cannot be written to {path}: {error.strerror}\n"

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import shutil
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ansible.module_utils.urls import open_url
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import file_digest
 
 BLOCK = 1 << 20
 TRIES = 3
@@ -31,7 +31,7 @@ def fetch(url: str, path: str, sha256: str, size: int | None = None, timeout: fl
     :returns: False where the file was there already.
     :raises GpufleetError: GF-DOWNLOAD-UNREACHABLE, GF-DOWNLOAD-SHORT, GF-DOWNLOAD-HASH.
     """
-    if os.path.isfile(path) and _sha256(path) == sha256:
+    if os.path.isfile(path) and file_digest(path) == sha256:
         return False
     os.makedirs(os.path.dirname(path), exist_ok=True)
     part = path + ".part"
@@ -59,13 +59,13 @@ def fetch(url: str, path: str, sha256: str, size: int | None = None, timeout: fl
         except (OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", error))
             continue
-        if _length(part) >= (size or 1) and _sha256(part) == sha256:
+        if _length(part) >= (size or 1) and file_digest(part) == sha256:
             _finish(part, path)
             return True
         if size is None or _length(part) >= size:
             # Whole, but not the file that was promised: nothing of it is worth keeping. Where its beginning is from
             # an earlier try, or its length unknown, another try from the start may bring the right one.
-            found = _sha256(part)
+            found = file_digest(part)
             _forget(part)
             if attempt == TRIES - 1 or (size is not None and not continued):
                 raise _wrong_hash(url, sha256, found)
@@ -108,17 +108,6 @@ def _length(path: str) -> int:
 def _forget(path: str) -> None:
     if os.path.exists(path):
         os.unlink(path)
-
-
-def _sha256(path: str) -> str | None:
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as handle:
-            for block in iter(lambda: handle.read(BLOCK), b""):
-                digest.update(block)
-    except OSError:
-        return None
-    return digest.hexdigest()
 
 
 def shown(url: str) -> str:

@@ -184,13 +184,17 @@ def lacking(receipt: dict[str, Any]) -> list[str]:
 
 def write_json(path: str, data: dict[str, Any]) -> None:
     """Write JSON so that a reader sees the old document or the new one, never half of one."""
+    write_text(path, json.dumps(data, indent=2, sort_keys=True) + "\n")
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a file that is whole at any time, and that everybody may read."""
     directory = os.path.dirname(path)
     os.makedirs(directory, mode=0o755, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".new-", dir=directory)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(data, stream, indent=2, sort_keys=True)
-            stream.write("\n")
+            stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)

@@ -11,7 +11,6 @@ the lock's SHA-256.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -20,10 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterable, Iterator, Match
 from urllib.parse import quote, unquote, urlsplit
 
+from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import file_digest
+
 # {name, url, sha256, size}
 File = Dict[str, Any]
 HASH_THREADS = 4
-BLOCK = 1 << 20
 # As the collection writes its locks: one line for the one wheel of a package.
 WHEEL = re.compile(r'^wheels = \[\{ url = ("(?:[^"\\]|\\.)*"), ((?:size = (\d+), )?.*sha256 = "([0-9a-f]{64})".*)$')
 
@@ -112,23 +112,11 @@ def keep_off_proxies(base: str) -> None:
 # --- a directory ---------------------------------------------------------------------------------------------------------
 
 
-def sha256_of(path: str) -> str | None:
-    """SHA-256 of a file; None where it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as handle:
-            for block in iter(lambda: handle.read(BLOCK), b""):
-                digest.update(block)
-    except OSError:
-        return None
-    return digest.hexdigest()
-
-
 def lacking(directory: str, files: Iterable[File]) -> list[File]:
     """Those of the files that are not there, to the letter."""
     wanted = list(files)
     with ThreadPoolExecutor(max_workers=HASH_THREADS) as pool:
-        found = pool.map(sha256_of, [place(directory, each["name"], each["sha256"]) for each in wanted])
+        found = pool.map(file_digest, [place(directory, each["name"], each["sha256"]) for each in wanted])
         return [each for each, digest in zip(wanted, found) if digest != each["sha256"]]
 
 
@@ -147,7 +135,7 @@ def take_in(directory: str, files: Iterable[File], incoming: str) -> list[File]:
         part = target + ".part"
         shutil.copyfile(arrived, part)
         os.unlink(arrived)
-        if sha256_of(part) != each["sha256"]:
+        if file_digest(part) != each["sha256"]:
             os.unlink(part)
             spoiled.append(each)
             continue

@@ -13,12 +13,12 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from dataclasses import dataclass, field
 from typing import Any
 
 import tomllib
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import write_text
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.addresses import without_credentials
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.lock_wheels import Wheel, label, misfits
 
@@ -238,20 +238,8 @@ def render(wish: Wish, wheels: list[Wheel]) -> str:
 
 def write(path: str, text: str) -> None:
     """Put the lock where it belongs; whole at any time."""
-    directory = os.path.dirname(path)
     try:
-        os.makedirs(directory, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".new-", dir=directory)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_text(path, text)
     except OSError as error:
         raise unwritable(f"the lock {path} cannot be written", error) from error
 

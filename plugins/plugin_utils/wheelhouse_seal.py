@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterable
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.module_utils.wheelhouse import sha256_of
+from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import file_digest
 
 SUMS, SIGNATURE, LOCKS, ABOUT = "SHA256SUMS", "SHA256SUMS.sig", "locks", "wheelhouse.json"
 NAMESPACE, SIGNER = "gpufleet-wheelhouse", "gpufleet"
@@ -51,7 +51,7 @@ def seal(directory: str, files: Iterable[str], key: str) -> None:
 def _digest(directory: str, name: str) -> str:
     # A wheel lies below its own digest, and was compared with it when it came.
     folder = name.partition("/")[0]
-    digest = folder if re.fullmatch(r"[0-9a-f]{64}", folder) else sha256_of(os.path.join(directory, name))
+    digest = folder if re.fullmatch(r"[0-9a-f]{64}", folder) else file_digest(os.path.join(directory, name))
     return str(digest)
 
 
@@ -71,7 +71,7 @@ def verify(directory: str, signer: str) -> None:
         {f"{LOCKS}/{name}" for name in os.listdir(locks) if name.endswith(".toml")} if os.path.isdir(locks) else set()
     )
     named = {name for name in sums if name.startswith(f"{LOCKS}/")}
-    wrong = [name for name in sorted(there | named) if sha256_of(os.path.join(directory, name)) != sums.get(name)]
+    wrong = [name for name in sorted(there | named) if file_digest(os.path.join(directory, name)) != sums.get(name)]
     if wrong:
         raise _unsealed(directory, f"{', '.join(wrong[:5])} is not what {SUMS} says")
 
