@@ -113,7 +113,7 @@ def _ours(former: dict[str, Any]) -> set[str]:
     before = former.get("before", {})
     ours: set[str] = set()
     for kind in KINDS:
-        brought = {*former.get(kind, {}), *former.get("earlier", {}).get(kind, {})}
+        brought = {*former.get(kind, {}), *former.get("earlier", {}).get(kind, {}), *former.get("begun", {}).get(kind, [])}
         ours |= brought - set(before.get(kind, {}))
     return ours
 
@@ -176,6 +176,11 @@ def _memory(baseline: dict[str, Any], former: dict[str, Any], receipt: dict[str,
         # The oldest knowledge counts: it is of the node before we came.
         "before": {kind: {**new.get(kind, {}), **old.get(kind, {})} for kind in KINDS},
         "directories": sorted({*former.get("directories", []), *baseline.get("directories", [])}),
+        # All that some run was about to bring: a cache, say, is in no receipt, and is ours all the same.
+        "begun": {
+            kind: sorted({*former.get("begun", {}).get(kind, []), *baseline.get("wanted", {}).get(kind, [])})
+            for kind in KINDS
+        },
         "earlier": _earlier(former, receipt, root),
     }
 

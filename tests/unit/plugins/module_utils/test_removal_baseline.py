@@ -111,6 +111,15 @@ def test_paths_that_were_there_are_remembered_and_ours_are_not(tmp_path: Path) -
     assert (second["before"], second["directories"]) == (first["before"], first["directories"])
 
 
+def test_what_a_run_made_and_no_receipt_names_was_not_there_before(tmp_path: Path) -> None:
+    """A cache: it changes with every use, so that no receipt can state it."""
+    install(tmp_path)
+    for _run in range(3):
+        removal_baseline.begin(STATE, "python", wanted(trees=["/opt/gpufleet/cache"]), str(tmp_path))
+        (tmp_path / "opt/gpufleet/cache").mkdir(parents=True, exist_ok=True)
+        assert close(tmp_path)["before"]["trees"] == {}
+
+
 def test_what_a_former_run_left_and_the_new_one_no_longer_names_is_kept_in_mind(tmp_path: Path) -> None:
     install(tmp_path)
     (tmp_path / "opt/one").mkdir(parents=True)
