@@ -113,7 +113,11 @@ def _ours(former: dict[str, Any]) -> set[str]:
     before = former.get("before", {})
     ours: set[str] = set()
     for kind in KINDS:
-        brought = {*former.get(kind, {}), *former.get("earlier", {}).get(kind, {}), *former.get("begun", {}).get(kind, [])}
+        brought = {
+            *former.get(kind, {}),
+            *former.get("earlier", {}).get(kind, {}),
+            *former.get("begun", {}).get(kind, []),
+        }
         ours |= brought - set(before.get(kind, {}))
     return ours
 
