@@ -84,10 +84,10 @@ $(VENV)/test.stamp: requirements-test.txt $(VENV)/site.stamp
 	touch $@
 
 test:
-	@exec tests/tools/steps packages lint unit torch sanity molecule
+	@exec python3 tests/tools/steps.py packages lint unit torch sanity molecule
 
 test-all:
-	@exec tests/tools/steps packages lint unit torch sanity compat molecule releases scenarios
+	@exec python3 tests/tools/steps.py packages lint unit torch sanity compat molecule releases scenarios
 
 packages:
 	@exec tests/tools/packages
