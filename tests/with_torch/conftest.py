@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible_collections.gpufleet.stack.plugins.module_utils import verify_archive
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "roles" / "verify" / "files" / "gpufleet_verify.py"
 
 
 def _python(variable: str, version: str) -> str:
@@ -38,6 +38,8 @@ def torch_1_13() -> str:
 
 
 @pytest.fixture(scope="session")
-def script() -> Path:
-    """The check script."""
-    return SCRIPT
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The check script as the node has it."""
+    path = tmp_path_factory.mktemp("script") / "gpufleet_verify.pyz"
+    verify_archive.write(str(path))
+    return path

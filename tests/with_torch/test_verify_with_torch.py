@@ -22,6 +22,7 @@ ON_CPU = [
     "fine_tuning",
     "reproducible",
     "tensor",
+    "precision",
     "libraries",
 ]
 BROKEN = [
@@ -40,6 +41,16 @@ BROKEN = [
     "check_raises",
     "library_from_elsewhere",
     "gpu_that_the_plan_does_not_know",
+    "product_in_bfloat16_is_nan",
+    "product_in_bfloat16_is_off_by_a_twentieth",
+    "one_bit_of_the_third_product_flips",
+    "every_product_is_nan",
+    "loss_of_the_images_is_nan",
+    "attention_sees_nothing",
+    "loss_in_mixed_precision_stays",
+    "workers_bring_other_items",
+    "workers_bring_an_item_twice",
+    "one_bit_flips_on_the_disk",
 ]
 
 
@@ -69,7 +80,9 @@ def test_planned_environment_passes(torch_2_0: str, script: Path, tmp_path: Path
     rc, checks = checked(torch_2_0, script, tmp_path, {**PLAN, **NO_GPU, "torchvision": "0.15.2"})
     assert (rc, failed(checks)) == (0, set())
     assert {name for name, check in checks.items() if check["status"] == "skipped"} == {
+        "gpu_device",
         "gpu_kernel",
+        "gpu_precision",
         "gpu_training",
     }
     assert checks["gpu_kernel"]["message"] == NO_GPU["gpu_skip_reason"]
@@ -112,14 +125,16 @@ def test_wrong_expectations(torch_2_0: str, script: Path, tmp_path: Path) -> Non
         "torch_cudnn_version",
         "torchvision",
         "cuda_available",
+        "gpu_device:0",
         "gpu_kernel:0",
+        "gpu_precision:0",
         "gpu_training:0",
     }
 
 
 def test_driver_that_is_not_loaded_needs_a_reboot(torch_2_0: str, script: Path, tmp_path: Path) -> None:
     rc, checks = checked(torch_2_0, script, tmp_path, {**PLAN, "gpus": 2, "gpu_checks": "run", "driver_pending": True})
-    assert (rc, failed(checks)) == (1, {"cuda_available", "gpu_kernel", "gpu_training"})
+    assert (rc, failed(checks)) == (1, {"cuda_available", "gpu_device", "gpu_kernel", "gpu_precision", "gpu_training"})
     assert all(checks[name]["message"].startswith("GF-REBOOT-NEEDED") for name in failed(checks))
 
 

@@ -1,0 +1,57 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The same work again and again, compared bit for bit: silent corruption shows as a difference. Private to the collection."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from . import devices
+from .expectations import Expectations
+from .outcomes import outcome
+
+SECONDS = 60
+CPU_SIZE, GPU_SIZE = 512, 4096
+
+
+def soak(torch: Any, device: Any, size: int, seconds: float, seed: int) -> dict[str, Any]:
+    """Multiply the same matrices for a while. The same kernel on the same numbers gives the same bits each time."""
+    generator = torch.Generator().manual_seed(seed)
+    a, b = (torch.randn(size, size, generator=generator).to(device) for _each in range(2))
+    first = a @ b
+    bits = first.view(torch.int32)
+    products = differing = 0
+    started = time.monotonic()
+    while time.monotonic() - started < seconds:
+        products += 1
+        differing += int(not torch.equal((a @ b).view(torch.int32), bits))
+    finite = bool(torch.isfinite(first).all().item())
+    return {
+        "seconds": round(time.monotonic() - started, 1),
+        "products": products,
+        "differing": differing,
+        "finite": finite,
+    }
+
+
+def check(torch: Any, wanted: Expectations, device: Any, size: int) -> dict[str, Any]:
+    """No product may differ from the first one."""
+    seconds = wanted.get("soak_seconds", SECONDS)
+    measured = soak(torch, device, size, seconds, wanted.seed)
+    good = measured["differing"] == 0 and measured["products"] > 0
+    message = (
+        f"{measured['differing']} of {measured['products']} products differ from the first: memory or arithmetic fails"
+    )
+    return outcome(good, measured, {"differing": 0, "finite": True}, message)
+
+
+def check_cpu(torch: Any, wanted: Expectations) -> dict[str, Any]:
+    """On the CPU."""
+    return check(torch, wanted, "cpu", CPU_SIZE)
+
+
+def check_gpu(torch: Any, wanted: Expectations, index: int) -> dict[str, Any]:
+    """On one GPU."""
+    return check(torch, wanted, devices.cuda_device(torch, index), GPU_SIZE)
