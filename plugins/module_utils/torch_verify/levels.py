@@ -72,6 +72,7 @@ def beyond(torch: Any, wanted: Expectations) -> Iterator[Any]:
 def endurance(torch: Any, wanted: Expectations) -> Iterator[Any]:
     """Level health: the links under load, and the same numbers for a while."""
     yield from gpu_checks(torch, wanted, "gpu_link", lambda index: link.check_gpu_link(torch, wanted, index))
+    yield from gpu_checks(torch, wanted, "gpu_nvlink", lambda index: soak.check_gpu_nvlink(torch, wanted, index))
     yield "soak", lambda: soak.check_cpu(torch, wanted)
     yield from gpu_checks(torch, wanted, "gpu_soak", lambda index: soak.check_gpu(torch, wanted, index))
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from . import devices
+from . import devices, link, management
 from .expectations import Expectations
-from .outcomes import outcome
+from .outcomes import PASSED, outcome, skipped
 
 SECONDS = 60
 CPU_SIZE, GPU_SIZE = 512, 4096
@@ -53,5 +53,41 @@ def check_cpu(torch: Any, wanted: Expectations) -> dict[str, Any]:
 
 
 def check_gpu(torch: Any, wanted: Expectations, index: int) -> dict[str, Any]:
-    """On one GPU."""
-    return check(torch, wanted, devices.cuda_device(torch, index), GPU_SIZE)
+    """On one GPU; nothing may slow it down for heat or want of power meanwhile."""
+    device, address = devices.cuda_device(torch, index), link.pci_address(index)
+    try:
+        gpu = management.Management(address) if address else None
+    except OSError as error:
+        return outcome(False, None, None, str(error))
+    if gpu is None:
+        return check(torch, wanted, device, GPU_SIZE)
+    with management.watched(gpu) as samples:
+        found = check(torch, wanted, device, GPU_SIZE)
+    return slowed(found, sorted(samples.faults), samples.clocks, gpu.highest_clock())
+
+
+def slowed(found: dict[str, Any], faults: list[str], clocks: list[int], highest: int | None) -> dict[str, Any]:
+    """What the work came to, with the clocks meanwhile."""
+    lowest = min(clocks, default=None)
+    measured = {**found["measured"], "clock_mhz": lowest, "highest_clock_mhz": highest, "slowed_by": faults}
+    if found["status"] == PASSED and faults:
+        return outcome(
+            False,
+            measured,
+            {"slowed_by": []},
+            f"the GPU was slowed down by {', '.join(faults)}: look at its cooling and power",
+        )
+    return {**found, "measured": measured}
+
+
+def check_gpu_nvlink(torch: Any, wanted: Expectations, index: int) -> dict[str, Any]:
+    """All NVLinks of a GPU are up, or none where it has no bridge or no switch."""
+    address = link.pci_address(index)
+    try:
+        links = management.Management(address).links() if address else []
+    except OSError as error:
+        return outcome(False, None, None, str(error))
+    if not links:
+        return skipped(None, "this GPU has no NVLink")
+    good, message = management.links_outcome(links)
+    return outcome(good, {"links": len(links), "up": sum(links)}, {"up": "all or none"}, message)

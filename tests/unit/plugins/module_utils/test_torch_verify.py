@@ -21,8 +21,10 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.torch_verify import
     levels,
     libraries,
     link,
+    management,
     network,
     outcomes,
+    soak,
     speed,
     training,
     versions,
@@ -376,3 +378,57 @@ def test_no_extension_without_a_toolkit_or_cuda(toolkit: str | None, cuda: str |
     torch = SimpleNamespace(version=SimpleNamespace(cuda=cuda))
     found = compilers.check_extension(torch, Expectations({"toolkit": toolkit}))
     assert found["status"] == "skipped" and text in found["message"]
+
+
+def nvml(reasons: int = 0, links: str = "", known: bool = True) -> Any:
+    """The management library, as far as a GPU that works is asked; each function answers as NVML does: 0 is success."""
+
+    def put(value: Any, number: int) -> int:
+        value._obj.value = number
+        return 0
+
+    def state(handle: Any, link: Any, value: Any) -> int:
+        return put(value, int(links[link.value])) if link.value < len(links) else 3
+
+    return SimpleNamespace(
+        nvmlInit_v2=lambda: 0,
+        nvmlDeviceGetHandleByPciBusId_v2=lambda name, handle: 0 if known else 6,
+        nvmlDeviceGetCurrentClocksThrottleReasons=lambda handle, value: put(value, reasons),
+        nvmlDeviceGetClockInfo=lambda handle, kind, value: put(value, 1410),
+        nvmlDeviceGetNvLinkState=state,
+    )
+
+
+@pytest.mark.parametrize(
+    ("reasons", "faults"),
+    [
+        (0x0, []),
+        (0x1, []),
+        (0x4, []),
+        (0x40, ["hardware thermal slowdown"]),
+        (0x88, ["hardware slowdown", "hardware power brake"]),
+    ],
+)
+def test_only_heat_and_power_are_faults_of_a_clock(reasons: int, faults: list[str]) -> None:
+    gpu = management.Management("0000:3b:00.0", nvml(reasons))
+    with management.watched(gpu, seconds=0.001) as samples:
+        while not samples.clocks:
+            pass
+    assert (sorted(samples.faults), samples.clocks[0]) == (sorted(faults), 1410)
+    assert gpu.highest_clock() is None
+    passed = outcomes.outcome(True, {"products": 3}, {}, "")
+    found = soak.slowed(passed, faults, samples.clocks, None)
+    assert found["status"] == ("failed" if faults else "passed")
+    assert found["measured"]["clock_mhz"] == 1410
+
+
+@pytest.mark.parametrize(("links", "good"), [("", True), ("000000", True), ("111111", True), ("110111", False)])
+def test_links_are_all_up_or_none(links: str, good: bool) -> None:
+    found = management.Management("0000:3b:00.0", nvml(links=links)).links()
+    assert found == [state == "1" for state in links]
+    assert management.links_outcome(found)[0] is good
+
+
+def test_a_gpu_that_the_library_does_not_know_is_said_so() -> None:
+    with pytest.raises(OSError, match="does not know the GPU"):
+        management.Management("0000:3b:00.0", nvml(known=False))
