@@ -45,7 +45,7 @@ ARGUMENT = {
     },
 }
 NETWORK_TIMEOUT = 30
-NETWORK_RETRIES = 3
+NETWORK_RETRIES = 5
 
 
 def uv_path(prefix: str, version: str) -> str:

@@ -22,6 +22,8 @@ NODES = ROOT / "tests" / "tools" / "nodes"
 SHARED_INVENTORY = ROOT / "molecule" / "inventory"
 # site.yml of a run that is to be stopped or watched is given this long.
 SECONDS = 1500
+# A slow line of the machine that tests is not what is tested.
+PATIENT = {"UV_HTTP_TIMEOUT": "60", "UV_HTTP_CONNECT_TIMEOUT": "30", "UV_HTTP_RETRIES": "5"}
 
 
 @dataclass
@@ -56,7 +58,11 @@ class World:
             "cmdline": cmdline,
             "quiet": True,
             "timeout": SECONDS,
-            "envvars": {"MOLECULE_PROJECT_DIRECTORY": str(ROOT), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+            "envvars": {
+                "MOLECULE_PROJECT_DIRECTORY": str(ROOT),
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                **PATIENT,
+            },
         }
 
     def play(self, *more: Path, playbook: str = "site.yml", cmdline: str = "", **variables: Any) -> Run:
