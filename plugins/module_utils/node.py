@@ -93,6 +93,7 @@ def collect(prefix: str = "/opt/gpufleet", sysroot: str = "/") -> dict[str, Any]
         "version": version,
         "codename": codename,
         "architecture": system["architecture"],
+        "cpu": node_system.cpu(node),
         "glibc": system["glibc"],
         "gcc": node_system.gcc(node),
         "package_manager": node_distribution.package_manager(node, fields),

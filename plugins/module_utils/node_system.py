@@ -1,12 +1,13 @@
 # Copyright: gpufleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The C library, the compiler and the processor of a node, read from file names. Private to the collection."""
+"""The C library, the compiler and the processor of a node. Private to the collection."""
 
 from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import elf
 from ansible_collections.gpufleet.stack.plugins.module_utils.sysroot import Sysroot
@@ -66,3 +67,16 @@ def architecture_on_disk(node: Sysroot, kernel_release: str | None) -> str | Non
         return os.path.basename(path).split("-")[0]
     match = re.search(r"(x86_64|aarch64|ppc64le)$", kernel_release or "")
     return match.group(1) if match else None
+
+
+def cpu(node: Sysroot) -> dict[str, Any]:
+    """The processor as the kernel names it, and how many threads of it the node has."""
+    fields = re.findall(r"^([^:\n]+?)[ \t]*:[ \t]*(.*)$", node.text("/proc/cpuinfo") or "", re.MULTILINE)
+    first: dict[str, str] = {}
+    for name, value in fields:
+        first.setdefault(name, value.strip())
+    # Of Arm the kernel tells the numbers of maker and part only.
+    arm = [first[name] for name in ("CPU implementer", "CPU part") if first.get(name)]
+    model = first.get("model name") or (f"Arm {' '.join(arm)}" if len(arm) == 2 else None)
+    threads = sum(1 for name, _value in fields if name == "processor")
+    return {"model": model and " ".join(model.split()), "threads": threads or None}

@@ -53,11 +53,12 @@ def word(content: bytes) -> bytes:
 
 
 def cpuinfo(content: bytes) -> bytes:
-    """Whether the processor says that it is a virtual one."""
+    """Which processor it is, how many threads it has, and whether it says that it is a virtual one."""
+    kept = lines(content, r"^(processor|model name|CPU implementer|CPU part)\s*:")
     flags = re.search(rb"^flags\s*:(.*)$", content, re.MULTILINE)
     if flags is None:
-        return b""
-    return b"flags\t\t: fpu" + (b" hypervisor" if b"hypervisor" in flags.group(1).split() else b"") + b"\n"
+        return kept
+    return kept + b"flags\t\t: fpu" + (b" hypervisor" if b"hypervisor" in flags.group(1).split() else b"") + b"\n"
 
 
 def process_environment(content: bytes) -> bytes:

@@ -185,6 +185,19 @@ node:
       description: Whether the node boots with an initial file system that has to be made anew when its modules change.
       returned: always
       type: bool
+    cpu:
+      description: The processor. On Arm the model is made of the numbers of its maker and its part.
+      returned: always
+      type: dict
+      contains:
+        model:
+          description: Its name as the kernel tells it.
+          returned: always
+          type: str
+        threads:
+          description: How many of its threads the node has.
+          returned: always
+          type: int
     boot_id:
       description: Changes with every boot.
       returned: always

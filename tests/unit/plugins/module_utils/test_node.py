@@ -189,6 +189,7 @@ def test_this_machine_gives_every_key_in_no_time() -> None:
         "version",
         "codename",
         "architecture",
+        "cpu",
         "glibc",
         "gcc",
         "package_manager",
@@ -235,3 +236,20 @@ def test_a_damaged_record_is_none(tmp_path: Path, text: str) -> None:
     write(tmp_path, ".gpufleet/node.json", text)
     write(tmp_path, "usr/lib/aarch64-linux-gnu/libc.so.6")
     assert node.collect(sysroot=str(tmp_path))["architecture"] == "aarch64"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nmodel name\t: AMD  EPYC 7763\n\nprocessor\t: 1\nmodel name\t: AMD  EPYC 7763\n", ("AMD EPYC 7763", 2)),
+        ("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd4f\nFeatures\t: fp\n", ("Arm 0x41 0xd4f", 1)),
+        ("processor\t: 0\nCPU implementer\t: 0x41\n", (None, 1)),
+        ("flags : fpu\n", (None, None)),
+        (None, (None, None)),
+    ],
+)  # fmt: skip
+def test_the_processor(tmp_path: Path, text: str | None, expected: tuple[str | None, int | None]) -> None:
+    if text is not None:
+        write(tmp_path, "proc/cpuinfo", text)
+    found = node_system.cpu(Sysroot(str(tmp_path)))
+    assert (found["model"], found["threads"]) == expected

@@ -99,7 +99,7 @@ def talkative(tmp_path: Path) -> Path:
     write(root, "sys/class/dmi/id/sys_vendor", "Supermicro SN0123456789\n")
     write(root, "etc/os-release", f'NAME="Debian GNU/Linux"\nID=debian\nVERSION_ID="12"\nSECRET={TOKEN}\n')
     write(root, "proc/sys/kernel/osrelease", "6.1.0-47-amd64\n")
-    write(root, "proc/cpuinfo", "model name : x\nflags : fpu hypervisor\nserial : SN0123456789\n")
+    write(root, "proc/cpuinfo", "processor : 0\nmodel name : x\nflags : fpu hypervisor\nserial : SN0123456789\n")
     write(root, "proc/1/environ", f"container=docker\0HF_TOKEN={TOKEN}\0")
     write(
         root,
@@ -158,6 +158,7 @@ def test_what_the_facts_say_of_such_a_node_stays(talkative: Path, tmp_path: Path
     assert after["cuda"]["environment"]["cuda_home"] == "/home/user1/cuda"
     assert after["cuda"]["environment"]["set_by"] == before["cuda"]["environment"]["set_by"]
     assert after["node"]["packages_interrupted"] is True
+    assert after["node"]["cpu"] == before["node"]["cpu"] == {"model": "x", "threads": 1}
 
 
 def test_an_archive_is_the_same_each_time_and_nobody_elses_to_read(tmp_path: Path) -> None:
