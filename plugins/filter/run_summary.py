@@ -23,7 +23,7 @@ options:
   variables:
     description:
       - The variables of every node, C(hostvars). Read are C(gpufleet_plan) and C(gpufleet_verdict), which the roles set
-        (see docs/contracts.md); a node that lacks one did not get that far.
+        (see docs/contracts.md); a node that lacks one did not get that far. C(gpufleet_judgement) is the same for all nodes.
     type: dict
     required: true
   check_mode:
@@ -63,11 +63,13 @@ def run_summary(hosts: Any, variables: Any, check_mode: Any = False) -> list[str
         raise AnsibleFilterError(f"{NAME}: these are no variables of nodes: {variables!r:.200}")
     if not isinstance(check_mode, bool):
         raise AnsibleFilterError(f"{NAME}: check_mode must be true or false, not {check_mode!r:.200}")
-    return report.run_summary({host: _node(host, variables[host]) for host in hosts}, check_mode)
+    nodes = {host: _node(host, variables[host]) for host in hosts}
+    judgements = [node.pop("judgement") for node in nodes.values()]
+    return report.run_summary(nodes, check_mode, next(filter(None, judgements), None))
 
 
 def _node(host: str, variables: Any) -> dict[str, Any]:
-    node = {"plan": variables.get("gpufleet_plan"), "verdict": variables.get("gpufleet_verdict")}
+    node = {name: variables.get(f"gpufleet_{name}") for name in ("plan", "verdict", "judgement")}
     for key, value in node.items():
         if value is not None and not isinstance(value, Mapping):
             raise AnsibleFilterError(f"{NAME}: gpufleet_{key} of {host} is none: {value!r:.200}")

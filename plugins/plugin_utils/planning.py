@@ -16,6 +16,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils import (
     catalog,
     offered,
     requirements,
+    rules,
     run_tags,
     sizes,
     wheelhouse_plan,
@@ -82,7 +83,8 @@ def make_plan(
         except GpufleetError as error:
             _refuse(plan, error)
         check_space(plan, facts, left_out)
-    return {**plan, "facts": facts, "verdict": probe.get("verdict")}
+    judging = _judging(plan, wanted, facts)
+    return {**plan, "facts": facts, "verdict": probe.get("verdict"), "judging": judging}
 
 
 def _chosen(facts: Row, wanted: Row, choose: Resolver, addresses: Addresses) -> Row:
@@ -99,6 +101,20 @@ def _chosen(facts: Row, wanted: Row, choose: Resolver, addresses: Addresses) -> 
     if plan["ok"]:
         offered.check(plan, facts, wanted)
     return plan
+
+
+def _judging(plan: Row, wanted: Row, facts: Row) -> Row:
+    """How the node is judged once it is verified: no part of any stage, so that another rule works on no node again."""
+    asked = wanted.get("verify_rules", [])
+    wrong = rules.problems(asked, facts)
+    for error in wrong:
+        _refuse(plan, error)
+    changing = any(stage["needed"] for role, stage in plan["stages"].items() if role != "verify" and plan["ok"])
+    return {
+        "rules": [] if wrong else rules.normal(asked),
+        "outliers": wanted.get("verify_outliers", "warn"),
+        "look_again": bool(asked) and changing,
+    }
 
 
 def lock_directory(given: str, inventory_dir: str | None) -> str:

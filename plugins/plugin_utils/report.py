@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_names import fold, natural
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.judge_text import lines as judge_lines
 
 Row = dict[str, Any]
 
@@ -135,7 +136,7 @@ class Outcome(NamedTuple):
 WRONG, REBOOT, UNKNOWN, PLANNED, VERIFIED = range(5)
 
 
-def run_summary(nodes: dict[str, Row], check_mode: bool = False) -> list[str]:
+def run_summary(nodes: dict[str, Row], check_mode: bool = False, judgement: Row | None = None) -> list[str]:
     """The end of a run in a few lines: what is wrong first, then what was reached, then what is still to do."""
     outcomes: dict[Outcome, list[str]] = {}
     for host in sorted(nodes, key=natural):
@@ -147,6 +148,7 @@ def run_summary(nodes: dict[str, Row], check_mode: bool = False) -> list[str]:
         if found.rank == VERIFIED:
             lines += [f"  {line}" for line in _training_lines([nodes[host]["verdict"] for host in hosts])]
             lines += [f"  {line}" for line in _use_lines(nodes[hosts[0]]["plan"])]
+    lines += judge_lines(judgement)
     if not check_mode:
         lines += _reboot_lines(nodes)
     return lines

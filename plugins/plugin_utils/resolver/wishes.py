@@ -52,6 +52,8 @@ DEFAULTS: dict[str, Any] = {
     "gpufleet_wheelhouse": "auto",
     "gpufleet_offline": False,
     "verify_seed": 0,
+    "verify_rules": [],
+    "verify_outliers": "warn",
 }
 # Which words stand beside a version, and whether a list of versions is possible too.
 VERSIONS = {
@@ -71,6 +73,7 @@ CHOICES = {
     "python_provider": ("auto", "distribution", "installed", "managed", "conda"),
     "gpufleet_environment": ("profile", "modules", "none"),
     "pytorch_scope": ("node", "shared"),
+    "verify_outliers": ("warn", "fail", "ignore"),
 }
 TEXTS = (
     "pytorch_index_url",

@@ -83,6 +83,36 @@ def test_another_wish_brings_back_the_stages_that_it_changes(tmp_path: Path) -> 
     assert needed(plan(seen, tmp_path, verify_seed=7)) == ["verify"]
 
 
+RULE = {"name": "r", "expression": "verdict.ok && !(node.managed)"}
+
+
+def test_a_rule_brings_no_stage_back_and_is_in_the_plan_as_it_will_be_asked(tmp_path: Path) -> None:
+    seen = with_receipts(probe("a100"), plan(probe("a100"), tmp_path))
+    made = plan(seen, tmp_path, verify_rules=[RULE], verify_outliers="fail")
+    assert needed(made) == []
+    assert made["judging"] == {
+        "rules": [{**RULE, "severity": "error", "advice": ""}],
+        "outliers": "fail",
+        "look_again": False,
+    }
+
+
+@pytest.mark.parametrize(("asked", "again"), [([RULE], True), ([], False)])
+def test_a_node_that_changes_is_looked_at_again_where_rules_are_asked(
+    tmp_path: Path, asked: list[Any], again: bool
+) -> None:
+    assert plan(probe(), tmp_path, verify_rules=asked)["judging"]["look_again"] is again
+    seen = with_receipts(probe(), plan(probe(), tmp_path))
+    assert plan(seen, tmp_path, verify_rules=asked, verify_seed=7)["judging"]["look_again"] is False
+
+
+def test_a_rule_that_cannot_be_meant_is_a_conflict(tmp_path: Path) -> None:
+    made = plan(probe(), tmp_path, verify_rules=[{**RULE, "expression": "gpu.devcies[]"}])
+    assert made["ok"] is False
+    assert [conflict["code"] for conflict in made["conflicts"]] == ["GF-RULE-NOT-BOOLEAN"]
+    assert made["judging"]["rules"] == []
+
+
 def test_a_driver_that_got_loaded_is_no_other_plan(tmp_path: Path) -> None:
     seen = with_receipts(probe("a100"), plan(probe("a100"), tmp_path))
     seen["gpu"]["driver"] = {"installed_version": "535.1", "loaded_version": "535.1", "source": "distro"}

@@ -193,3 +193,17 @@ def test_run_summary_reads_what_the_roles_set() -> None:
     lines = run_summary_filter(["n1", "n2"], variables)
     assert lines == run_summary({"n1": {"plan": plan(), "verdict": good()}, "n2": {}})
     assert lines[0].startswith("n2: nothing is known")
+
+
+def test_run_summary_tells_the_judgement_after_the_nodes() -> None:
+    rule = {"name": "ecc", "expression": "x", "severity": "warning", "advice": "", "hosts_failing": ["n1"], "why": {}}
+    judgement = {"outliers": [], "too_few": [], "rules": [rule], "failing": {}}
+    variables = {
+        "n1": {"gpufleet_plan": plan(gpus=1), "gpufleet_verdict": reboot(), "gpufleet_judgement": judgement},
+        "n2": {},
+    }
+    lines = run_summary_filter(["n2", "n1"], variables)
+    assert lines[-2:] == [
+        "n1: rule ecc does not hold (warning)",
+        "reboot needed on: n1 (driver 535 installed, not loaded)",
+    ]
