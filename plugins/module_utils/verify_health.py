@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Dict
 
-Row = dict[str, Any]  # pylint: disable=unsubscriptable-object
+Row = Dict[str, Any]
 
 # Xids that tell of the GPU or its link and not of a program's mistake (NVIDIA, "Xid Errors"): memory that could not be
 # corrected, a GPU that fell off the bus, NVLink, the GPU's own processor, contained and uncontained memory errors.
