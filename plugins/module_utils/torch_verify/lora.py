@@ -12,13 +12,20 @@ import tempfile
 from typing import Any
 
 from .expectations import Expectations
+from .models import one_thread
 from .network import identical
 from .outcomes import outcome, skipped
 
 PACKAGES = ("transformers", "peft")
-STEPS = 30
-# Random weights guess among 32 words: the loss begins near ln 32 = 3.5.
-LOSS_SHARE = 0.6
+STEPS = 40
+# The loss begins near 4, a little above that of guessing among 32 words. With torch 2.0.1, transformers 4.46.3 and peft 0.13.2
+# three seeds ended at 0.16 to 0.21; adapters of the attention alone end at 1.
+LOSS_SHARE = 0.25
+# Weights as small as usual say next to nothing in a model this narrow, and nothing is dropped, so that a seed decides.
+SHAPE = {
+    "vocab_size": 32, "n_positions": 16, "n_embd": 32, "n_layer": 1, "n_head": 2, "initializer_range": 0.2,
+    "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
+}  # fmt: skip
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
@@ -54,19 +61,22 @@ def base(torch: Any, seed: int) -> Any:
     """A language model of a few thousand random weights, the same for a seed."""
     transformers: Any = importlib.import_module("transformers")
     torch.manual_seed(seed)
-    return transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(vocab_size=32, n_positions=16, n_embd=16, n_layer=1, n_head=2)
-    )
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**SHAPE))
 
 
 def settings(peft: Any) -> Any:
-    """LoRA of rank 2 on the attention; GPT-2 keeps its weights turned over."""
-    return peft.LoraConfig(r=2, target_modules=["c_attn"], task_type="CAUSAL_LM", fan_in_fan_out=True)
+    """LoRA of rank 4 on all layers; GPT-2 keeps its weights turned over."""
+    return peft.LoraConfig(r=4, target_modules=["c_attn", "c_proj", "c_fc"], task_type="CAUSAL_LM", fan_in_fan_out=True)
 
 
 def train(torch: Any, model: Any, words: Any) -> list[list[float]]:
     """Steps with their losses."""
-    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=0.05)
+    with one_thread(torch):
+        return _trained(torch, model, words)
+
+
+def _trained(torch: Any, model: Any, words: Any) -> list[list[float]]:
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=0.02)
     curve: list[list[float]] = []
     model.train()
     for step in range(STEPS + 1):
