@@ -57,6 +57,7 @@ class Wanted:
     :param shared: whether it lies in a directory that many nodes share, and of which the one that builds it reads every file.
     :param lock_wait: seconds to wait for another run that works on the same environment.
     :param keep: environments of this name that stay, the active one among them.
+    :param interpreters: those of the whole plan; None where the plan is not known, and no interpreter goes.
     """
 
     name: str
@@ -75,3 +76,4 @@ class Wanted:
     shared: bool = False
     lock_wait: float = 60.0
     keep: int = 2
+    interpreters: tuple[str, ...] | None = None

@@ -16,9 +16,11 @@ from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import (
     environment_build,
+    environment_cache,
     environment_history,
     environment_shared,
     environment_switch,
+    managed_python_prune,
     wheelhouse,
 )
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
@@ -86,8 +88,21 @@ def _alone(wanted: Wanted) -> tuple[Survey, Pruned]:
 
 
 def _prune(wanted: Wanted, check_mode: bool = False) -> Pruned:
-    """Of a directory that nodes share nothing goes: no node sees the processes of the others."""
-    return Pruned([], {}) if wanted.shared else environment_history.prune(wanted, check_mode=check_mode)
+    """Environments beyond those that stay, with what only they used: interpreters of ours, and wheels in the cache.
+
+    Of a directory that nodes share nothing goes: no node sees the processes of the others.
+    """
+    if wanted.shared:
+        return Pruned([], {})
+    locks = {path: environment_cache.locks([path]) for path in environment_history.surplus(wanted)}
+    pruned = environment_history.prune(wanted, check_mode=check_mode)
+    if pruned.gone and not check_mode:
+        environment_cache.forget(wanted, [text for path in pruned.gone for text in locks.get(path, [])])
+    if wanted.interpreters is not None:
+        named = (*wanted.interpreters, wanted.interpreter)
+        gone, kept = managed_python_prune.prune(wanted.prefix, named, pruned.gone, check_mode=check_mode)
+        pruned = Pruned([*pruned.gone, *gone], {**pruned.kept, **kept})
+    return pruned
 
 
 def _converge(wanted: Wanted, lock: int) -> Survey:

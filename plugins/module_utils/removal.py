@@ -37,11 +37,12 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.removal_baseline im
 from ansible_collections.gpufleet.stack.plugins.module_utils.removal_packages import Manager, Run, check_taken, do
 
 # In the order in which they go.
-STAGES = ("verify", "pytorch", "python", "cudnn", "cuda_toolkit", "nvidia_driver")
+STAGES = ("verify", "pytorch", "python", "cudnn", "cuda_toolkit", "nvidia_driver", "wheelhouse")
 PROFILE_DIRECTORY = "/etc/profile.d/"
 ZPROFILES = ("/etc/zsh/zprofile", "/etc/zprofile")
 MODULE_SETTINGS = "/etc/modprobe.d/"
 UNITS = "/etc/systemd/system/"
+SERVED = "/etc/nginx/"
 RUNNING = "/run/systemd/system"
 OUR_HEADER = "# Written by gpufleet.stack"
 # dnf writes it when a stream is enabled; without it none is.
@@ -155,6 +156,7 @@ def make_plan(wish: Wish, manager: Manager, kernel: str) -> Plan:
         _plan_links(plan, receipt)
     _plan_leftovers(plan)
     _plan_cache(plan, going.get("pytorch"))
+    _plan_served(plan, going.get("wheelhouse"))
     _plan_directories(plan, going)
     _plan_packages(plan, going, manager, kernel)
     _plan_receipts(plan, going)
@@ -364,6 +366,17 @@ def _plan_cache(plan: Plan, receipt: dict[str, Any] | None) -> None:
         plan.kept[cache] = "whether this collection made it is not known"
 
 
+def _plan_served(plan: Plan, receipt: dict[str, Any] | None) -> None:
+    """What a cache host serves: published wheels, which change with every run, and so are in no receipt's trees."""
+    for path in (receipt or {}).get("begun", {}).get("trees", []):
+        if path in _before(receipt or {}, "trees"):
+            plan.kept[path] = THERE_BEFORE
+        elif os.path.ismount(within(plan.wish.root, path)):
+            plan.kept[path] = "it is a file system of its own"
+        elif os.path.isdir(within(plan.wish.root, path)):
+            plan.trees.append(path)
+
+
 def _plan_directories(plan: Plan, going: dict[str, dict[str, Any]]) -> None:
     """Directories that go if they are empty in the end, the deepest first."""
     if not plan.stages:
@@ -483,6 +496,9 @@ def carry_out(plan: Plan, manager: Manager, run: Run) -> None:
         login_environment.tidy(root)
     if plan.packages:
         manager.purge(sorted(plan.packages))
+    serves_on = any(path.startswith(SERVED) for path in plan.files) and "nginx" not in plan.packages
+    if serves_on and os.path.isdir(within(root, RUNNING)):
+        do(run, ["systemctl", "try-reload-or-restart", "nginx"], "systemctl try-reload-or-restart nginx")
     if plan.automatic:
         manager.mark_automatic(plan.automatic)
     for path in plan.directories:

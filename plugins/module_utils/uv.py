@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Iterator
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.download import fetch
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
@@ -122,27 +123,36 @@ def environment(cache_dir: str) -> dict[str, str]:
     }
 
 
+@contextmanager
+def alone_with_cache(cache_dir: str) -> Iterator[bool]:
+    """Whether no uv works with the cache now; none begins to meanwhile, as every uv holds that lock while it works."""
+    try:
+        handle = os.open(os.path.join(cache_dir, ".lock"), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        yield False  # no uv was here yet, or another user's cache
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
 def tidy_cache(cache_dir: str) -> None:
     """Remove what a killed uv was unpacking, gigabytes at times, and close uv's locks to other users.
 
-    Every uv holds that lock while it works; where one does, everything is left as it is.
+    Where a uv works, everything is left as it is.
     """
-    lock = os.path.join(cache_dir, ".lock")
-    try:
-        handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return  # no uv was here yet, or another user's cache
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return
-    else:
-        _close_locks(cache_dir)
-        for entry in list(os.scandir(cache_dir)):
-            if entry.name.startswith(".tmp") and entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-    finally:
-        os.close(handle)
+    with alone_with_cache(cache_dir) as alone:
+        if alone:
+            _close_locks(cache_dir)
+            for entry in list(os.scandir(cache_dir)):
+                if entry.name.startswith(".tmp") and entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _close_locks(cache_dir: str) -> None:

@@ -89,6 +89,13 @@ options:
         on a file system that other nodes may use.
     type: int
     default: 2
+  interpreters:
+    description:
+      - Interpreters of all environments of the plan. Of those that M(gpufleet.stack.managed_python) brought, the ones that are neither
+        among them nor behind any environment on the node are removed, but for one that a process runs or that came within the last hour.
+      - Left out, no interpreter is removed.
+    type: list
+    elements: path
   lock_wait:
     description: Seconds to wait for another run that works on the same environment.
     type: float
@@ -149,13 +156,13 @@ seconds:
   type: float
   sample: 41.2
 pruned:
-  description: Former environments of this name that were removed, in check mode those that would be.
+  description: Former environments of this name, and managed interpreters, that were removed; in check mode those that would be.
   returned: success
   type: list
   elements: str
   sample: [/opt/gpufleet/envs/default/1.13.1-cu117-py311-0a1b2c3d]
 kept:
-  description: Environments that were to be removed and stay, and why.
+  description: Environments and managed interpreters that were to be removed and stay, and why.
   returned: success
   type: dict
   sample: {"/opt/gpufleet/envs/default/1.13.1-cu117-py311-0a1b2c3d": "in use by python (4711)"}
@@ -211,11 +218,14 @@ def main() -> None:
             prefix={"type": "path", "default": "/opt/gpufleet"},
             cache_dir={"type": "path", "default": "/opt/gpufleet/cache"},
             keep={"type": "int", "default": 2},
+            interpreters={"type": "list", "elements": "path"},
             lock_wait={"type": "float", "default": 60},
         ),
         supports_check_mode=True,
     )
+    interpreters = module.params["interpreters"]
     wanted = Wanted(
+        interpreters=None if interpreters is None else tuple(interpreters),
         companions={name: module.params[name] for name in COMPANIONS if module.params[name]},
         **{name: module.params[name] for name in SAME_NAME},
     )

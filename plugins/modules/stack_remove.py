@@ -26,10 +26,10 @@ attributes:
     support: full
 options:
   stages:
-    description: The stages that go; V(all) is every one of them.
+    description: The stages that go; V(all) is every one of them. V(wheelhouse) is what a cache host serves.
     type: list
     elements: str
-    choices: [all, verify, pytorch, python, cudnn, cuda_toolkit, nvidia_driver]
+    choices: [all, verify, pytorch, python, cudnn, cuda_toolkit, nvidia_driver, wheelhouse]
     default: [all]
   edited:
     description: Whether files, toolkits and environments that were changed since go too.

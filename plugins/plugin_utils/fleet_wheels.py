@@ -180,8 +180,8 @@ def _take(plan: Row, environment: Row, instead: Row, why: str) -> None:
         {
             "code": "GF-INDEX-FALLBACK",
             "message": f"environment {name} gets {taken}, not {first}: {why}; to get {first}, make "
-            f"{address} reachable from the controller (https_proxy) or name a mirror of it (pytorch_index in "
-            "gpufleet_catalog_overlay), and remove the other lock from gpufleet_lock_directory",
+            f"{address} reachable from the controller (https_proxy) or name a mirror of the builds' index "
+            "(pytorch_builds_index_url), and remove the other lock from gpufleet_lock_directory",
         }
     )
 

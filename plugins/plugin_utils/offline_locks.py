@@ -10,12 +10,14 @@ import re
 from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import lock_file, locks, wheelhouse_seal
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import lock_file, locks, versions, wheelhouse_seal
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import KeptLocks, RunLocks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.locks import Lock, Wish
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_store import Store
 
 Row = dict[str, Any]
+# The lock of uv itself, with its version.
+UV_LOCK = re.compile(r"pylock\.uv-([0-9_]+)-")
 
 
 def run_locks(directory: str, write: bool, scratch: str, store: Store, renew: bool = False) -> RunLocks:
@@ -41,11 +43,11 @@ class OfflineLocks(KeptLocks):
     def uv(self, architecture: str, glibc: str | None, index_url: str | None = None) -> Row:
         """The uv that the wheelhouse has; the controller needs none of its own."""
         ending = Wish([], locks.UV_PYTHON, architecture, glibc, "uv").file("").partition("uv")[2]
-        for name in sorted(_names(self.directory), reverse=True):
-            if re.match(r"pylock\.uv-[0-9_]+-", name) and name.endswith(ending):
-                path = os.path.join(self.directory, name)
-                return locks.uv_tool(lock_file.parse(path, lock_file.read(path) or ""))
-        raise _missing(self.directory, "uv")
+        packed = [match for name in _names(self.directory) if (match := UV_LOCK.match(name)) and name.endswith(ending)]
+        if not packed:
+            raise _missing(self.directory, "uv")
+        path = os.path.join(self.directory, max(packed, key=lambda match: versions.key(match[1])).string)
+        return locks.uv_tool(lock_file.parse(path, lock_file.read(path) or ""))
 
     def _in_place(self, wish: Wish) -> Lock:
         raise _missing(self.directory, "these wishes")

@@ -16,6 +16,7 @@ import yaml
 
 from .conftest import ROOT, Run, World, fresh
 from .faults import said
+from .removal import PLAYBOOK, difference, snapshot
 
 sys.path.insert(0, str(ROOT / "tests/tools"))
 import wheel_index
@@ -36,6 +37,7 @@ class House:
     world: World
     index: wheel_index.Index
     work: Path
+    bare: set[str]  # the cache host before it served
 
     def play(self, way: str, *, name: str, nodes: tuple[str, ...] = NODES, **wanted: Any) -> Run:
         """The stages python and pytorch, with locks and a store of their own for each name."""
@@ -85,7 +87,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         thread = threading.Thread(target=index.serve_forever, daemon=True)
         thread.start()
         try:
-            yield House(world, index, work)
+            yield House(world, index, work, snapshot(world, "cache"))
         finally:
             index.shutdown()
             index.server_close()
@@ -182,3 +184,13 @@ def test_one_node_builds_in_a_shared_prefix_and_all_use_it(house: House) -> None
         assert again.rc == 0 and [again.changed(node) for node in NODES] == [0, 0], again.stdout
     finally:
         house.world.sh("n1", f"rm -rf {prefix}")
+
+
+def test_a_cache_host_that_goes_is_as_it_was(house: House) -> None:
+    gone = house.world.play(playbook=PLAYBOOK, cmdline="--limit cache")
+
+    assert gone.rc == 0, gone.stdout
+    assert difference(house.bare, snapshot(house.world, "cache")) == []
+    assert house.world.sh("cache", "ls -d /var/lib/gpufleet-wheelhouse /usr/sbin/nginx 2>/dev/null || true") == ""
+    again = house.world.play(playbook=PLAYBOOK, cmdline="--limit cache")
+    assert (again.rc, again.changed("cache")) == (0, 0), again.stdout

@@ -83,6 +83,12 @@ def site(wanted: Wanted) -> Path:
     return Path(found)
 
 
+def edit(path: Path) -> None:
+    """Change bytes in place, size and link as they were: the file of the cache is the same file."""
+    with path.open("r+b") as handle:
+        handle.write(b"y")
+
+
 def run_in(wanted: Wanted, code: str) -> str:
     command = [f"{wanted.link}/bin/python", "-I", "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

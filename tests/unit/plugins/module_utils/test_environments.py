@@ -29,6 +29,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.environments import
 from ansible_collections.gpufleet.stack.tests.unit.plugins.environment_house import (
     COLLECTIONS,
     OTHER,
+    edit,
     failure,
     run_in,
     siblings,
@@ -131,12 +132,6 @@ def test_a_lost_link_is_set_again(wanted: Wanted, index: Index, lost: str) -> No
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
-
-
-def edit(path: Path) -> None:
-    """Change bytes in place, size and link as they were: the file of the cache is the same file."""
-    with path.open("r+b") as handle:
-        handle.write(b"y")
 
 
 def put_another_version(wanted: Wanted) -> None:

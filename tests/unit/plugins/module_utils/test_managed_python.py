@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.stack.plugins.module_utils import managed_python, receipts
+from ansible_collections.gpufleet.stack.plugins.module_utils import managed_python, managed_python_prune, receipts
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.managed_python import Wanted, ensure
@@ -116,6 +116,13 @@ def test_uv_brings_the_build_of_the_plan_from_the_mirror(wanted: Wanted, mirror:
         for mode in (os.lstat(os.path.join(folder, name)).st_mode for name in [*directories, *files]):
             assert stat.S_ISLNK(mode) or (not mode & 0o022 and mode & 0o044)
     assert list(Path(wanted.path).rglob("argparse.*.pyc"))
+
+    # An environment that uv makes from it keeps it from being pruned.
+    os.utime(f"{wanted.path}/.complete", (0, 0))
+    made_from_it = f"{wanted.prefix}/envs/default/one"
+    subprocess.run([locks.uv_path(), "venv", "-q", "--python", wanted.interpreter, made_from_it], check=True)
+    assert managed_python_prune.surplus(wanted.prefix, []) == []
+    assert managed_python_prune.surplus(wanted.prefix, [], without=[made_from_it]) == [wanted.path]
 
     assert ensure(wanted)["action"] == "none"
     receipt = receipts.measure("python", "0", [], [], [], [wanted.path], [])

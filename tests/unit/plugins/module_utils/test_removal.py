@@ -26,6 +26,8 @@ BLACKLIST = "/etc/modprobe.d/gpufleet-nvidia.conf"
 PROFILE = "/etc/profile.d/gpufleet-pytorch.sh"
 LINK = "/usr/local/cuda"
 TOOLKIT = PREFIX + "/cuda/11.8"
+SETTINGS = "/etc/nginx/conf.d/gpufleet-wheelhouse.conf"
+SERVED = "/var/lib/gpufleet-wheelhouse"
 
 
 class Packages:
@@ -193,6 +195,13 @@ def full(node: Node) -> Node:
         links=[node.link(PREFIX + "/envs/default/current", "2.0.1-cpu")],
         trees=[ENVIRONMENT],
     )
+    node.write(f"{SERVED}/{'0' * 64}/torch-2.0.1-py3-none-any.whl")
+    node.receipt(
+        "wheelhouse",
+        files=[node.write(SETTINGS)],
+        begun={"trees": [SERVED]},
+        directories=["/etc/nginx/conf.d", "/etc/nginx"],
+    )
     node.write("/var/lib/gpufleet/verdict.json", "{}\n")
     node.receipt("verify", files=[node.write(PREFIX + "/libexec/gpufleet_verify.py"), "/var/lib/gpufleet/verdict.json"])
     return node
@@ -293,6 +302,40 @@ def test_a_removal_that_was_cut_off_goes_on(full: Node, monkeypatch: pytest.Monk
 
     assert full.remove().kept == {}
     assert not full.at(PREFIX).exists()
+
+
+def test_a_cache_host_serves_no_longer(node: Node) -> None:
+    node.write(f"{SERVED}/simple/index.html")
+    node.write("/run/systemd/system/x")
+    node.write("/etc/nginx/nginx.conf")
+    served = {"files": [node.write(SETTINGS)], "begun": {"trees": [SERVED]}, "directories": ["/var/lib/gpufleet"]}
+    node.receipt("wheelhouse", **served)
+
+    assert node.plan("pytorch").lines() == []
+    plan = node.remove("wheelhouse")
+
+    assert (plan.trees, plan.files, plan.kept) == ([SERVED], [SETTINGS], {})
+    assert not node.at(SERVED).exists() and not node.at(SETTINGS).exists()
+    # A web server that was there before goes on without our part.
+    assert node.at("/etc/nginx/nginx.conf").exists()
+    assert node.commands == [["systemctl", "try-reload-or-restart", "nginx"]]
+    assert node.plan().lines() == []
+
+
+def test_a_web_server_that_came_with_us_goes(node: Node) -> None:
+    node.write("/run/systemd/system/x")
+    node.set_packages("base", "python", "nginx")
+    named = {"packages": ["nginx"], "added_packages": ["nginx"], "asked_packages": ["nginx"]}
+    node.receipt("wheelhouse", files=[node.write(SETTINGS)], begun={"trees": [SERVED]}, **named)
+    node.remove()
+    assert (node.packages, node.commands) == (("base", "python"), [])
+
+
+def test_a_directory_of_wheels_that_was_there_before_stays(node: Node) -> None:
+    node.write(f"{SERVED}/file")
+    node.receipt("wheelhouse", begun={"trees": [SERVED]}, before={"trees": {SERVED: None}})
+    assert node.remove().kept == {SERVED: "it was there before this collection"}
+    assert node.at(f"{SERVED}/file").exists()
 
 
 def test_a_link_that_somebody_turned_stays(full: Node) -> None:

@@ -124,6 +124,7 @@ def test_the_package_index_stands_in_where_the_other_does_not_answer(tmp_path: P
     assert (proof["torch_version"], proof["cuda"], proof["cudnn"]) == ("2.0.1+cu117", "11.7", "8.5")
     assert [warning["code"] for warning in made["warnings"]] == ["GF-INDEX-FALLBACK"]
     assert "not 2.0.1+cpu" in made["warnings"][0]["message"]
+    assert "pytorch_builds_index_url" in made["warnings"][0]["message"]
     assert "cu117" in made["stages"]["pytorch"]["why"][-1]
     # uv would have tried for long what the probe had found dead already.
     assert index.tried == [None, None]

@@ -16,11 +16,13 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.node import SCHEMA
 from ansible_collections.gpufleet.stack.plugins.plugin_utils import (
     facts_cache,
     fleet_locks,
+    lock_file,
     locks,
     planning,
     wheelhouse_pack,
     wheelhouse_seal,
 )
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.locks import Wish
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.offline_locks import OfflineLocks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_plan import Site
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_store import Store
@@ -103,6 +105,25 @@ def test_a_packed_wheelhouse_is_enough_for_a_plan_that_asks_nobody(
     assert plan["wheelhouse"]["way"] == "copy"
     assert {each["name"] for each in plan["wheelhouse"]["files"]} == {path.name for path in index.folder.glob("*.whl")}
     assert index.requests == []
+
+
+def test_of_several_uvs_the_newest_is_taken(tmp_path: Path) -> None:
+    node = facts()["node"]
+    # As text 0.9.9 is the newest.
+    for version in ("0.13.9", "0.9.9", "0.10.2"):
+        wish = Wish([f"uv=={version}"], locks.UV_PYTHON, node["architecture"], node["glibc"], f"uv-{version}")
+        wheel = {
+            "name": "uv",
+            "version": version,
+            "url": "https://site/uv-py3-none-any.whl",
+            "sha256": "0" * 64,
+            "size": 1,
+        }
+        lock_file.write(wish.file(str(tmp_path)), lock_file.render(wish, [wheel]))
+
+    run = OfflineLocks(str(tmp_path), write=False, scratch=str(tmp_path))
+
+    assert run.uv(node["architecture"], node["glibc"])["version"] == "0.13.9"
 
 
 def test_it_is_fetched_once(index: Index, tmp_path: Path) -> None:
