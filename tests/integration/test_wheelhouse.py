@@ -6,6 +6,8 @@ the connections, nginx and uv are real.
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import sys
 import threading
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from .conftest import NODES as NODES_TOOL
 from .conftest import ROOT, Run, World, fresh
 from .faults import said
 from .removal import PLAYBOOK, difference, snapshot
@@ -168,22 +171,57 @@ def test_a_cut_download_is_continued(house: House) -> None:
     assert house.torch("n1", "cut") == "2.0.1+cu117"
 
 
-def test_one_node_builds_in_a_shared_prefix_and_all_use_it(house: House) -> None:
-    prefix = "/var/cache/gpufleet/shared-prefix"
-    house.world.sh("n1", f"rm -rf {prefix}")
-    wishes = {"pytorch_scope": "shared", "gpufleet_prefix": prefix, "gpufleet_cache_dir": f"{prefix}/cache"}
+SHARED = "/var/cache/gpufleet/shared-prefix"
+SCOPE = {"pytorch_scope": "shared", "gpufleet_prefix": SHARED, "gpufleet_cache_dir": f"{SHARED}/cache"}
+
+
+@pytest.fixture
+def prefix(house: House) -> Iterator[None]:
+    house.world.sh("n1", f"rm -rf {SHARED}")
+    yield
+    house.world.sh("n1", f"rm -rf {SHARED}")
+
+
+def shared_torch(house: House) -> list[str]:
+    torch = f"{SHARED}/envs/default/current/bin/python -c 'import torch; print(torch.__version__)'"
+    return [house.world.sh(node, torch) for node in NODES]
+
+
+@contextlib.contextmanager
+def reading_only(house: House, node: str) -> Iterator[None]:
+    """What all test nodes share is mounted read-only on one of them, as NFS often is."""
+    container = subprocess.run([NODES_TOOL, "name", house.world.name, node], capture_output=True, text=True, check=True)
+    inspect = ["podman", "inspect", "--format", "{{.State.Pid}}", container.stdout.strip()]
+    pid = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.strip()
+    mount = ["nsenter", "--target", pid, "--mount", "mount", "-o"]
+    subprocess.run([*mount, "remount,bind,ro", "/var/cache/gpufleet"], check=True)
     try:
-        run = house.play("index", name="prefix", **wishes)
+        yield
+    finally:
+        subprocess.run([*mount, "remount,bind,rw", "/var/cache/gpufleet"], check=True)
+
+
+def test_one_node_builds_in_a_shared_prefix_and_all_use_it(house: House, prefix: None) -> None:
+    run = house.play("index", name="prefix", **SCOPE)
+
+    assert run.rc == 0, run.stdout
+    # Every wheel was fetched by the one node that built.
+    assert len(set(house.asked_by_nodes())) == len(house.asked_by_nodes())
+    assert shared_torch(house) == ["2.0.1+cu117"] * 2
+    again = house.play("index", name="prefix", **SCOPE)
+    assert again.rc == 0 and [again.changed(node) for node in NODES] == [0, 0], again.stdout
+
+
+def test_a_node_that_may_only_read_a_shared_prefix_waits_and_uses_it(house: House, prefix: None) -> None:
+    with reading_only(house, "n2"):
+        assert house.world.sh("n2", "touch /var/cache/gpufleet/x || echo refused") == "refused"
+        run = house.play("index", name="prefix", **SCOPE)
 
         assert run.rc == 0, run.stdout
-        # Every wheel was fetched by the one node that built.
-        assert len(set(house.asked_by_nodes())) == len(house.asked_by_nodes())
-        torch = f"{prefix}/envs/default/current/bin/python -c 'import torch; print(torch.__version__)'"
-        assert [house.world.sh(node, torch) for node in NODES] == ["2.0.1+cu117"] * 2
-        again = house.play("index", name="prefix", **wishes)
+        assert {house.address("n1")} == {client for client, path, _first in house.index.asked if "payload" in path}
+        assert shared_torch(house) == ["2.0.1+cu117"] * 2
+        again = house.play("index", name="prefix", **SCOPE)
         assert again.rc == 0 and [again.changed(node) for node in NODES] == [0, 0], again.stdout
-    finally:
-        house.world.sh("n1", f"rm -rf {prefix}")
 
 
 def test_a_cache_host_that_goes_is_as_it_was(house: House) -> None:

@@ -224,6 +224,24 @@ def test_a_users_environment_on_top(wanted: Wanted, tmp_path: Path, options: lis
     assert said.stdout.strip() == str(own / "leaf.py"), "the user's own comes first"
 
 
+def test_a_users_environment_on_top_has_a_pip_that_installs_into_it(
+    wanted: Wanted, index: Index, tmp_path: Path
+) -> None:
+    ensure(wanted)
+    build_wheel(tmp_path, "mine", "1.0", {"mine.py": "x = 1\n"})
+    mine = tmp_path / "own"
+    before = sorted(Path(wanted.path).rglob("*"))
+    subprocess.run([f"{wanted.path}/bin/python", "-m", "venv", "--system-site-packages", str(mine)], check=True)
+    install = [f"{mine}/bin/pip", "install", "-q", "--no-index", str(tmp_path / "mine-1.0-py3-none-any.whl")]
+    subprocess.run(install, check=True)
+
+    tell = [f"{mine}/bin/python", "-c", "import mine, torch; print(mine.__file__, torch.__file__)"]
+    own, torch = subprocess.run(tell, capture_output=True, text=True, check=True).stdout.split()
+
+    assert own.startswith(f"{mine}/lib/") and torch.startswith(f"{wanted.link}/lib/")
+    assert sorted(Path(wanted.path).rglob("*")) == before, "the node's environment is as it was"
+
+
 def test_a_users_environment_on_one_that_is_not_active_stays_with_it(
     wanted: Wanted, index: Index, tmp_path: Path
 ) -> None:
