@@ -10,19 +10,21 @@ written last, and says how the directory looked then; what a killed run left has
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import stat
 import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Iterator
 from urllib.parse import quote
 
+from ansible_collections.gpufleet.stack.plugins.module_utils import environment_shared, wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
-from ansible_collections.gpufleet.stack.plugins.module_utils import wheelhouse
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import COMPLETE
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import read_json, tree_state, write_json
@@ -43,6 +45,7 @@ class Wanted:
     :param mirror: address that stands for the one where the builds are published; may hold a password.
     :param wheelhouse: where the archive and uv come from where there is no mirror; empty for where they are published.
     :param uv: ``{version, url, sha256, size}`` of uv's wheel.
+    :param wait: seconds that a node which may only read the prefix waits for another one to bring the interpreter.
     """
 
     path: str
@@ -56,6 +59,7 @@ class Wanted:
     prefix: str
     cache_dir: str
     wheelhouse: str = ""
+    wait: float = 0.0
 
     @property
     def name(self) -> str:
@@ -80,7 +84,7 @@ def ensure(wanted: Wanted, check_mode: bool = False) -> dict[str, Any]:
     :returns: the result of the module, without ``path``.
     :raises GpufleetError: where it cannot be had; what was there before is there again then.
     """
-    reason = survey(wanted)
+    reason = _survey_of_shared(wanted) if wanted.wait and not check_mode else survey(wanted)
     before = read_json(os.path.join(wanted.path, COMPLETE))
     action = "none" if reason is None else "repaired" if before else "installed"
     if reason is not None and not check_mode:
@@ -100,6 +104,16 @@ def ensure(wanted: Wanted, check_mode: bool = False) -> dict[str, Any]:
     }
 
 
+def _survey_of_shared(wanted: Wanted) -> str | None:
+    """The same of a prefix that nodes share, once a node that may write there had the time to bring it."""
+    deadline = time.monotonic() + wanted.wait
+    while True:
+        reason = survey(wanted)
+        if reason is None or environment_shared.may_write(wanted.path) or time.monotonic() >= deadline:
+            return reason
+        time.sleep(environment_shared.PAUSE)
+
+
 def survey(wanted: Wanted) -> str | None:
     """Why there is something to do; None where the interpreter is as it was when it was brought. Changes nothing."""
     complete = read_json(os.path.join(wanted.path, COMPLETE))
@@ -116,7 +130,9 @@ def survey(wanted: Wanted) -> str | None:
 def _rights(wanted: Wanted) -> Iterator[None]:
     try:
         yield
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         raise GpufleetError(
             "GF-RIGHTS",
             f"{error.filename or wanted.path} cannot be written: {error.strerror}",

@@ -60,6 +60,10 @@ options:
     description: Directory or address of the wheelhouse that the archive and uv are taken from. O(mirror) comes before it for the archive.
     type: str
     default: ""
+  wait:
+    description: Seconds that a node which may only read O(prefix) waits for another one to bring the interpreter there.
+    type: float
+    default: 0
   prefix:
     description: Directory in which everything of the collection lives. uv goes below it.
     type: path
@@ -122,6 +126,7 @@ def main() -> None:
             sha256={"type": "str", "required": True},
             mirror={"type": "str", "default": "", "no_log": True},
             wheelhouse={"type": "str", "default": ""},
+            wait={"type": "float", "default": 0},
             uv=uv.ARGUMENT,
             prefix={"type": "path", "default": "/opt/gpufleet"},
             cache_dir={"type": "path", "default": "/opt/gpufleet/cache"},

@@ -31,7 +31,9 @@ def check(plan: Row, facts: Row, wanted: Row) -> None:
     node = facts["node"]
     if wanted.get("python_provider") == "conda":
         why = "neither conda-forge nor micromamba could be reached where the role python is made and tested"
-        _refuse(plan, "a Python of conda-forge", why, ["python_provider: managed, which brings any CPython from 3.8 on"])
+        _refuse(
+            plan, "a Python of conda-forge", why, ["python_provider: managed, which brings any CPython from 3.8 on"]
+        )
         return
     if node.get("package_manager") not in LINUX_PACKAGE_MANAGERS:
         _refuse(plan, f"provisioning {node['distribution']} {node['version']}", "its package manager is not served", [])

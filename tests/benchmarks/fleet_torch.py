@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 os.environ["PATH"] = f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"
@@ -111,6 +111,14 @@ def bring_wheels(work: Path) -> Path:
     return flat
 
 
+class Cost(NamedTuple):
+    """What something took."""
+
+    seconds: float
+    busy: float
+    bytes: int
+
+
 class Bench:
     """The nodes, the upstream, and what was measured."""
 
@@ -123,13 +131,22 @@ class Bench:
     def address(self, node: str) -> str:
         return self.world.sh(node, "hostname -I").split()[0]
 
-    def measured(self, what: str, run: Callable[[], Any]) -> tuple[float, int]:
-        """Seconds, and bytes over the uplink."""
-        sent, began = self.upstream.total(), time.monotonic()
+    def measured(self, what: str, node: str, run: Callable[[], Any]) -> Cost:
+        """What it costs; of processors those of the node, the cache host and the controller."""
+        sent, busy, began = self.upstream.total(), self.busy(node), time.monotonic()
         run()
         took, crossed = time.monotonic() - began, self.upstream.total() - sent
-        print(f"  {what:<52} {took:6.1f} s, {crossed / 1e6:8.1f} MB over the uplink", flush=True)
-        return took, crossed
+        cost = Cost(took, self.busy(node) - busy, crossed)
+        print(
+            f"  {what:<36} {took:6.1f} s, {cost.busy:6.1f} s of a processor, {crossed / 1e6:7.1f} MB over the uplink",
+            flush=True,
+        )
+        return cost
+
+    def busy(self, node: str) -> float:
+        """Seconds of a processor: the containers' by their control groups, and the controller's programs."""
+        look = "cat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null || sed -n 's/usage_usec \\(.*\\)/\\1000/p' /sys/fs/cgroup/cpu.stat"
+        return sum(int(self.world.sh(each, look)) / 1e9 for each in (node, "cache")) + sum(os.times()[2:4])
 
     def disk(self, node: str, *paths: str) -> float:
         """Megabytes, each file once however many names it has."""
@@ -187,37 +204,45 @@ class Bench:
         rows = []
         for node in self.nodes:
             self.world.sh(node, "DEBIAN_FRONTEND=noninteractive apt-get install -qq python3-venv >/dev/null 2>&1")
-            rows.append(self.measured(node, lambda node=node: self.pip(node, RELEASE)))  # type: ignore[misc]
+            rows.append(self.measured(node, node, lambda node=node: self.pip(node, RELEASE)))  # type: ignore[misc]
             if node != self.nodes[-1]:
                 self.world.sh(node, f"rm -rf {PLAIN} /root/.cache/pip")
         node, first = self.nodes[-1], self.disk(self.nodes[-1], PLAIN)
         # pip would take nothing of the first one, which makes room for it.
         self.world.sh(node, f"rm -rf {PLAIN}")
-        second, _bytes = self.measured("a second environment, wheels cached", lambda: self.pip(node, RELEASE))
+        second = self.measured("a second environment, wheels cached", node, lambda: self.pip(node, RELEASE))
         more = self.disk(node, PLAIN)
         site = f"{PLAIN}/lib/python{PYTHON}/site-packages"
-        missing = self.watched(node, site, lambda: self.measured(f"to {OTHER}", lambda: self.pip(node, OTHER)))
-        back, _bytes = self.measured(f"back to {RELEASE}", lambda: self.pip(node, RELEASE))
+        missing = self.watched(node, site, lambda: self.measured(f"to {OTHER}", node, lambda: self.pip(node, OTHER)))
+        back = self.measured(f"back to {RELEASE}", node, lambda: self.pip(node, RELEASE))
         self.world.sh(node, f"rm -rf {PLAIN} /root/.cache/pip")
-        return {**added(rows), "second": second, "share": more / first, "missing": missing, "back": back}
+        return {
+            **added(rows),
+            "second": second.seconds,
+            "share": more / first,
+            "missing": missing,
+            "back": back.seconds,
+        }
 
     def our_way(self) -> dict[str, float]:
         """Each wheel once over the uplink, then from the cache host."""
         print("this collection, with a cache host", flush=True)
         rows = []
         for node in self.nodes:
-            rows.append(self.measured(node, lambda node=node: self.play(node, RELEASE)))  # type: ignore[misc]
+            rows.append(self.measured(node, node, lambda node=node: self.play(node, RELEASE)))  # type: ignore[misc]
             if node != self.nodes[-1]:
                 self.world.sh(node, f"rm -rf {OURS} /var/lib/gpufleet")
         node, said = self.nodes[-1], [""]
         first = self.disk(node, f"{OURS}/envs")
-        self.measured("a second environment", lambda: said.append(self.play(node, RELEASE, "default", "course")))
-        more = self.disk(node, f"{OURS}/envs") - first
-        second = built(said[-1])
+        course = ("default", "course")
+        self.measured(
+            "a second environment, the whole run", node, lambda: said.append(self.play(node, RELEASE, *course))
+        )
+        more, second = self.disk(node, f"{OURS}/envs") - first, built(said[-1])
         site = f"{CURRENT}/lib/python{PYTHON}/site-packages"
-        missing = self.watched(node, site, lambda: self.measured(f"to {OTHER}", lambda: self.play(node, OTHER)))
-        back, _bytes = self.measured(f"back to {RELEASE} (rollback.yml)", lambda: self.back(node))
-        return {**added(rows), "second": second, "share": more / first, "missing": missing, "back": back}
+        missing = self.watched(node, site, lambda: self.measured(f"to {OTHER}", node, lambda: self.play(node, OTHER)))
+        back = self.measured(f"back to {RELEASE} (rollback.yml)", node, lambda: self.back(node))
+        return {**added(rows), "second": second, "share": more / first, "missing": missing, "back": back.seconds}
 
     def back(self, node: str) -> None:
         run = self.world.play(
@@ -233,8 +258,10 @@ class Bench:
         self.torch(node, f"{CURRENT}/bin/python", RELEASE)
 
 
-def added(rows: list[tuple[float, int]]) -> dict[str, float]:
-    return {"seconds": sum(took for took, _bytes in rows), "bytes": sum(crossed for _took, crossed in rows)}
+def added(rows: list[Cost]) -> dict[str, float]:
+    """The sums over all nodes, and what each node but the first costs the uplink."""
+    sums = {key: sum(getattr(row, key) for row in rows) for key in ("seconds", "busy", "bytes")}
+    return {**sums, "further": sum(row.bytes for row in rows[1:]) / max(1, len(rows) - 1)}
 
 
 def built(output: str) -> float:
@@ -265,6 +292,7 @@ def main() -> None:
     for key, unit, what in (
         ("bytes", 1e6, "MB over the uplink"),
         ("seconds", 1, "seconds of all nodes, one after the other"),
+        ("busy", 1, "seconds of a processor for that"),
         ("second", 1, "seconds for a second environment on a node"),
         ("share", 0.01, "% more disk for it"),
         ("missing", 1, f"seconds without a whole torch, to {OTHER}"),
@@ -274,9 +302,11 @@ def main() -> None:
         print(f"{what:<44} {plain[key] / unit:10.2f} {ours[key] / unit:10.2f}   {share}")
     once = plain["bytes"] / len(nodes)
     print(f"\nof one node's wheels: plain {plain['bytes'] / once:.2f} x, ours {ours['bytes'] / once:.3f} x")
-    print(
-        f"computed for 1,000 nodes: plain {1000 * once / 1e9:.0f} GB, ours {ours['bytes'] / 1e9:.1f} GB over the uplink"
-    )
+    for number in (4, 1000):
+        total = ours["bytes"] + (number - len(nodes)) * ours["further"]
+        print(
+            f"computed for {number} nodes: plain {number * once / 1e9:.1f} GB, ours {total / 1e9:.2f} GB over the uplink"
+        )
     shutil.rmtree(work)
 
 

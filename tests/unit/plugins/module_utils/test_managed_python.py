@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import os
 import platform
@@ -10,12 +11,19 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.stack.plugins.module_utils import managed_python, managed_python_prune, receipts
+from ansible_collections.gpufleet.stack.plugins.module_utils import (
+    environment_shared,
+    managed_python,
+    managed_python_prune,
+    receipts,
+)
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.managed_python import Wanted, ensure
@@ -216,9 +224,33 @@ def test_what_a_killed_run_left_is_begun_again(wanted: Wanted, monkeypatch: pyte
     assert ensure(wanted)["action"] == "none"
 
 
-def test_a_prefix_that_cannot_be_written(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_node_may_only_read_it_waits_for_another_one(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment_shared, "may_write", lambda _path: False)
+    monkeypatch.setattr(environment_shared, "PAUSE", 0.1)
+    waiting = ThreadPoolExecutor().submit(ensure, dataclasses.replace(wanted, wait=60.0))
+    time.sleep(0.3)
+    assert not waiting.done() and beside(wanted) == []
+
+    assert ensure(wanted)["action"] == "installed"
+
+    assert waiting.result()["action"] == "none"
+
+
+def test_it_waits_no_longer_than_it_was_told(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment_shared, "may_write", lambda _path: False)
+    monkeypatch.setattr(environment_shared, "PAUSE", 0.1)
+
     def refuse(*_args: Any, **_named: Any) -> None:
-        raise PermissionError(13, "Permission denied", wanted.path)
+        raise OSError(errno.EROFS, "Read-only file system", wanted.path)
+
+    monkeypatch.setattr(managed_python, "_unpack", refuse)
+    assert failure(dataclasses.replace(wanted, wait=0.3)).code == "GF-RIGHTS"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_prefix_that_cannot_be_written(wanted: Wanted, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_args: Any, **_named: Any) -> None:
+        raise OSError(number, os.strerror(number), wanted.path)
 
     monkeypatch.setattr(managed_python, "_unpack", refuse)
     assert failure(wanted).code == "GF-RIGHTS"
