@@ -307,6 +307,10 @@ def _plan_leftovers(plan: Plan) -> None:
     if "python" in plan.stages:
         patterns += ["tools/uv-*", f"python/*{OLD_SUFFIX}"]
         plan.files += _found(root, prefix + "/python/.lock")
+    if "verify" in plan.stages or "pytorch" in plan.stages:
+        # A check of the fleet leaves no receipt.
+        plan.files += _found(root, prefix + "/libexec/gpufleet_fleet.py")
+        plan.files += _found(root, plan.wish.state_dir + "/fleet-verdict.json")
     for role in runfile.PROGRAMS:
         if role in plan.stages:
             plan.trees += _found(root, f"{runfile.CACHE}/{role}")

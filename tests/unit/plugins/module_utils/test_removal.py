@@ -228,6 +228,16 @@ def test_everything_goes_and_a_second_run_finds_nothing(full: Node, tmp_path: Pa
     assert full.plan().lines() == []
 
 
+def test_what_a_check_of_the_fleet_left_goes_too(full: Node) -> None:
+    left = (PREFIX + "/libexec/gpufleet_fleet.py", "/var/lib/gpufleet/fleet-verdict.json")
+    for path in left:
+        full.write(path)
+    assert full.remove("cudnn").kept == {}
+    assert all(full.at(path).exists() for path in left)
+    full.remove("verify")
+    assert not any(full.at(path).exists() for path in (*left, PREFIX + "/libexec"))
+
+
 def test_a_dry_look_changes_nothing(full: Node) -> None:
     before = full.listing()
     assert len(full.plan().lines()) > len(STAGES)
