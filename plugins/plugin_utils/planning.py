@@ -84,7 +84,9 @@ def make_plan(
             _refuse(plan, error)
         check_space(plan, facts, left_out)
     judging = _judging(plan, wanted, facts)
-    return {**plan, "facts": facts, "verdict": probe.get("verdict"), "judging": judging}
+    # What the node no longer has as its receipts say: the report tells it apart from wishes that changed.
+    drift = {role: list(found["drift"]) for role, found in probe["receipts"].items() if found.get("drift")}
+    return {**plan, "facts": facts, "verdict": probe.get("verdict"), "judging": judging, "drift": drift}
 
 
 def _chosen(facts: Row, wanted: Row, choose: Resolver, addresses: Addresses) -> Row:

@@ -75,23 +75,25 @@ def failure_lines(verdict: Row, host: str | None = None) -> list[str]:
     if not failed:
         return []
     node = host or verdict["host"]
-    if all(_needs_reboot(failure) for failure in failed):
+    if all(needs_reboot(failure) for failure in failed):
         lines = [f"{REBOOT_NEEDED}: {node} must be rebooted before its GPUs can be verified"]
         causes = [("the driver was installed, but the running kernel has not loaded it", f"reboot {node}, run again")]
     else:
         lines = [f"GF-VERIFY-FAILED: {_count(len(failed), 'check')} failed on {node}"]
-        causes = _remedies(failed)
-    lines += [f"  {failure.environment}/{failure.check['name']}: {_failure_text(failure.check)}" for failure in failed]
+        causes = remedies(failed)
+    lines += [f"  {failure.environment}/{failure.check['name']}: {failure_text(failure.check)}" for failure in failed]
     for cause, mend in causes:
         lines += [f"  cause: {cause}", f"  mend:  {mend}"]
     return lines
 
 
-def _needs_reboot(failure: Failure) -> bool:
+def needs_reboot(failure: Failure) -> bool:
+    """Whether nothing is wrong but that the driver waits for a reboot."""
     return str(failure.check["message"]).startswith(REBOOT_NEEDED)
 
 
-def _remedies(failed: list[Failure]) -> list[tuple[str, str]]:
+def remedies(failed: list[Failure]) -> list[tuple[str, str]]:
+    """The usual cause of each failure and what mends it, none twice."""
     found = []
     for failure in failed:
         name = failure.check["name"]
@@ -101,7 +103,8 @@ def _remedies(failed: list[Failure]) -> list[tuple[str, str]]:
     return found
 
 
-def _failure_text(check: Row) -> str:
+def failure_text(check: Row) -> str:
+    """What failed, with what was measured and expected where the message does not say so."""
     text = check["message"] or "failed"
     values = [
         f"{what} {_short(check[what])}"
@@ -175,11 +178,11 @@ def _outcome(node: Row, check_mode: bool) -> Outcome:
     if verdict["plan_digest"] != plan["stages"]["verify"]["digest"]:
         return Outcome(UNKNOWN, "not verified - its last verdict is about another plan (see its error above)", ())
     failed = failures(verdict)
-    if failed and all(_needs_reboot(failure) for failure in failed):
+    if failed and all(needs_reboot(failure) for failure in failed):
         return Outcome(REBOOT, f"installed, not verified - {_what(plan)}", (_checks_line(verdict),))
     if not verdict["ok"]:
         problems = [
-            f"{failure.environment}/{failure.check['name']}: {_failure_text(failure.check)}" for failure in failed
+            f"{failure.environment}/{failure.check['name']}: {failure_text(failure.check)}" for failure in failed
         ]
         return Outcome(WRONG, f"NOT verified - {_what(plan)}", (*problems, _checks_line(verdict)))
     return Outcome(VERIFIED, f"verified - {_what(plan)}", (_checks_line(verdict),))
@@ -289,7 +292,7 @@ def _reboot_lines(nodes: dict[str, Row]) -> list[str]:
 
 def _reboot_needed(plan: Row, verdict: Row | None) -> bool:
     """From the verdict where there is one of this plan: the plan was made before the run."""
-    if verdict is not None and any(_needs_reboot(failure) for failure in failures(verdict)):
+    if verdict is not None and any(needs_reboot(failure) for failure in failures(verdict)):
         return True
     driver = plan["stages"]["nvidia_driver"]
     computed = plan["stages"]["verify"]["gpu_checks"] == "run" and verdict is not None and verdict["ok"]
