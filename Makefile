@@ -3,7 +3,7 @@
 # make test                      everything that continuous integration runs
 # make test-all                  the same, and what takes longer (make releases, make scenarios, make compat)
 # make scenarios NAMES="..."     Molecule's thin scenarios, all or those that are named
-# make lint|unit|torch|sanity|compat|molecule one part of it;  make build: the collection's archive;  make clean
+# make lint|unit|report|torch|sanity|compat|molecule one part of it;  make build: the collection's archive;  make clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -25,7 +25,7 @@ BIN := $(VENV)/bin
 REPORTS := .cache/reports
 MOLECULE_ENV = PATH="$(CURDIR)/$(BIN):$$PATH" ANSIBLE_HOST_PATTERN_MISMATCH=error PROJECT_ROOT="$(CURDIR)"
 
-.PHONY: help site test test-all releases compat lint unit torch sanity molecule integration scenarios nodes-down packages build clean
+.PHONY: help site test test-all releases compat lint unit report torch sanity molecule integration scenarios nodes-down packages build clean
 help:
 	@sed -n '/^# make/{s/^# //;p}' Makefile
 
@@ -84,10 +84,10 @@ $(VENV)/test.stamp: requirements-test.txt $(VENV)/site.stamp
 	touch $@
 
 test:
-	@exec python3 tests/tools/steps.py packages lint unit torch sanity molecule
+	@exec python3 tests/tools/steps.py packages lint unit report torch sanity molecule
 
 test-all:
-	@exec python3 tests/tools/steps.py packages lint unit torch sanity compat molecule releases scenarios
+	@exec python3 tests/tools/steps.py packages lint unit report torch sanity compat molecule releases scenarios
 
 packages:
 	@exec tests/tools/packages
@@ -103,6 +103,11 @@ lint: $(VENV)/test.stamp
 unit: $(VENV)/test.stamp
 	@mkdir -p $(REPORTS)
 	$(BIN)/python -m pytest tests/unit --junitxml=$(REPORTS)/unit.xml $(ARGS)
+
+# The fleet's report in a browser.
+report: $(VENV)/test.stamp
+	@mkdir -p $(REPORTS)
+	$(BIN)/python -m pytest tests/report --junitxml=$(REPORTS)/report.xml $(ARGS)
 
 # The check script under a real torch 2.0.1 and a real 1.13.1; both are installed below .cache once.
 torch: $(VENV)/test.stamp

@@ -53,6 +53,7 @@ def test_the_resolver_knows_every_wish_with_its_default() -> None:
         "plan_json",
         "wheelhouse_directory",
         "wheelhouse_signer",
+        "report_dir",
     ):
         del plans[f"gpufleet_{name}"]
     del plans["pytorch_lock"]

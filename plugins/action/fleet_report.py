@@ -1,0 +1,141 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The action plugin behind ``gpufleet.stack.fleet_report``: what is known of all nodes of the play as one report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible import constants
+from ansible.plugins.action import ActionBase
+from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import report_files
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet import Fleet
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_cached import CachedPlanner
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_text import plain
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.offline_locks import run_locks
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.planning import lock_directory
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.report_document import make
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_plan import site_of
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_store import Store
+
+Row = dict[str, Any]
+OFF = ("", "none")
+
+
+class ActionModule(ActionBase):
+    """Collect, compare with the last report, write. Nothing is run on any node."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: Row | None = None) -> Row:
+        """The report of the play; see plugins/modules/fleet_report.py for the parameters."""
+        result: Row = super().run(tmp, task_vars)
+        _validation, args = self.validate_argument_spec(
+            argument_spec={
+                "directory": {"type": "str", "default": "gpufleet-report"},
+                "title": {"type": "str", "default": ""},
+                "finished": {"type": "bool", "default": True},
+                "required": {"type": "bool", "default": True},
+                "facts": {"type": "str", "choices": ["live", "cached"], "default": "live"},
+                "facts_directory": {"type": "str", "default": "~/.cache/gpufleet/facts"},
+                "lock_directory": {"type": "str", "default": ""},
+                "offline": {"type": "bool", "default": False},
+                "wheelhouse_directory": {"type": "str", "default": "~/.cache/gpufleet/wheelhouse"},
+                "wheelhouse_signer": {"type": "str", "default": ""},
+            }
+        )
+        result.update(changed=False, files=[], lines=[], summary={})
+        # A dry run finds nothing out about the nodes that a report could hold.
+        if args["directory"] in OFF or self._task.check_mode:
+            return result
+        directory = os.path.abspath(os.path.expanduser(args["directory"]))
+        variables: Row = task_vars or {}
+        document = make(_given(args, variables, report_files.former(directory)))
+        try:
+            files = report_files.write(directory, document)
+        except GpufleetError as error:
+            if args["required"]:
+                return {**result, "failed": True, "msg": str(error), "error": error.as_dict()}
+            return {**result, "warnings": [f"{error.code}: {error.message}; {error.fix}"]}
+        result.update(files=files, summary=document["summary"], lines=_lines(files, document))
+        # For AWX and ansible-runner, which keep what set_stats would leave.
+        report = {**document["summary"], "at": document["at"], "files": files}
+        result["ansible_stats"] = {"data": {"gpufleet_report": report}, "per_host": False, "aggregate": False}
+        return result
+
+
+def _given(args: Row, variables: Row, former: Row | None) -> Row:
+    nodes = _from_cache(args, variables) if args["facts"] == "cached" else _from_run(args, variables)
+    first = variables["hostvars"][variables["ansible_play_hosts_all"][0]]
+    inventory = os.path.basename(os.path.normpath(str(variables.get("inventory_dir") or "")))
+    judgement, fleet = (_mapping(first.get(f"gpufleet_{name}")) for name in ("judgement", "fleet_verdict"))
+    return {
+        "at": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "title": args["title"] or (inventory if inventory not in ("None", "inventory", ".") else ""),
+        "nodes": nodes,
+        "inventory": variables["groups"]["all"],
+        "judgement": judgement or {},
+        "fleet_verdict": fleet,
+        "former": former,
+    }
+
+
+def _from_run(args: Row, variables: Row) -> dict[str, Row]:
+    """What this run's roles left in the nodes' variables."""
+    standing = set(variables["ansible_play_hosts"])
+    nodes = {}
+    for host in variables["ansible_play_hosts_all"]:
+        own = variables["hostvars"][host]
+        plan = _mapping(own.get("gpufleet_plan"))
+        # Verify was there: the verdict is of this run, or the one that it found still to hold.
+        verified = _mapping(own.get("gpufleet_verdict"))
+        nodes[host] = {
+            "plan": plan,
+            "verdict": verified or _mapping((plan or {}).get("verdict")),
+            "reachable": plan is not None or host in standing,
+            "error": own.get("gpufleet_error"),
+            "finished": args["finished"] and verified is not None and host in standing,
+        }
+    return nodes
+
+
+def _from_cache(args: Row, variables: Row) -> dict[str, Row]:
+    """What the last look at each node found; no node is contacted."""
+    scratch = constants.DEFAULT_LOCAL_TMP
+    store = Store(args["wheelhouse_directory"], scratch, args["offline"], args["wheelhouse_signer"])
+    locks = lock_directory(args["lock_directory"], variables.get("inventory_dir"))
+    planner = CachedPlanner(
+        args["facts_directory"], run_locks(locks, False, scratch, store, False), site_of(variables, store)
+    )
+    nodes = {}
+    for host in variables["ansible_play_hosts_all"]:
+        fleet = Fleet("cached")
+        plan = planner.add(fleet, host, variables["hostvars"][host])
+        refused = (
+            [f"{each['code']}: {each['message']}" for each in fleet.document()["conflicts"]] if plan is None else []
+        )
+        nodes[host] = {
+            "plan": plan,
+            "verdict": _mapping((plan or {}).get("verdict")),
+            "reachable": True,
+            "error": "; ".join(refused) or None,
+            "finished": False,
+        }
+    return nodes
+
+
+def _mapping(value: Any) -> Row | None:
+    return dict(value) if isinstance(value, Mapping) else None
+
+
+def _lines(files: list[str], document: Row) -> list[str]:
+    """What a person reads at the end of the run: where the report is, and whether to look at it."""
+    summary = document["summary"]
+    parts = [f"{summary['drifted']} changed or drifted"] if summary["drifted"] else []
+    parts += [f"{summary['outliers']} off their equals"] if summary["outliers"] else []
+    return [f"report: {plain(files[0])}" + (f" ({', '.join(parts)})" if parts else "")]
