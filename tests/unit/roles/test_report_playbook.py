@@ -116,7 +116,10 @@ def test_a_report_that_cannot_be_written_is_an_error_here(site: Site) -> None:
 def after_a_run(site: Site, nodes: dict[str, Any], **given: Any) -> tuple[int, str]:
     """The end of site.yml as it stands there, with plans and verdicts that the run's roles would have left."""
     end = yaml.safe_load(END.read_text(encoding="utf-8"))[0]
-    play = {"hosts": "all", "gather_facts": False, "connection": "local", "tasks": end["post_tasks"]}
+    # The judge between them has tests of its own.
+    tasks = [task for task in end["post_tasks"] if task["name"] in ("Write the report", "Sum up")]
+    assert len(tasks) == 2
+    play = {"hosts": "all", "gather_facts": False, "connection": "local", "tasks": tasks}
     playbook = site.directory / "end.yml"
     playbook.write_text(yaml.safe_dump([play], sort_keys=False), encoding="utf-8")
     hosts = {}
