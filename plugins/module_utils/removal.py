@@ -28,6 +28,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import (
     runfile,
     trees,
     vendor_repository,
+    verdict_store,
 )
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import BUILDING, COMPLETE, HISTORY
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
@@ -388,7 +389,15 @@ def _plan_directories(plan: Plan, going: dict[str, dict[str, Any]]) -> None:
     prefix = plan.wish.prefix.rstrip("/")
     made = {path for receipt in going.values() for path in receipt.get("directories", [])}
     made |= {os.path.dirname(path) for path in [*plan.trees, *plan.files, *plan.links] if path.startswith(prefix + "/")}
-    made |= {runfile.CACHE, prefix + "/envs", prefix + "/libexec", prefix + "/tools", prefix + "/modulefiles", prefix}
+    made |= {
+        runfile.CACHE,
+        prefix + "/envs",
+        prefix + "/libexec",
+        prefix + "/bin",
+        prefix + "/tools",
+        prefix + "/modulefiles",
+        prefix,
+    }
     plan.directories = sorted(made, key=lambda path: (-path.count("/"), path))
 
 
@@ -541,7 +550,9 @@ def forget(plan: Plan) -> None:
     if set(plan.forgotten) & set(bom.NVIDIA_ROLES):
         bom.refresh(state, plan.wish.root)
     if "verify" in plan.forgotten:
-        trees.remove(os.path.join(state, "verdict.json"))
+        trees.remove(os.path.join(state, verdict_store.FILE_NAME))
+        trees.remove(os.path.join(state, verdict_store.FORMER))
+        trees.remove(os.path.join(state, verdict_store.SETTINGS))
     if plan.state:
         trees.remove(state)
     for folder in ("receipts", "baselines", "former", ""):

@@ -10,10 +10,13 @@ module: torch_check
 short_description: Proves that the PyTorch environments of a node compute what they should
 description:
   - Runs a check script with the Python of each environment, and writes what it found as the verdict of the node,
-    C(<state_dir>/verdict.json), atomically.
+    C(<state_dir>/verdict.json), atomically. The last O(keep) verdicts stay in C(<state_dir>/verdicts).
   - Does not fail when a check does; C(verdict.ok) says whether one did, and the verdict is written in any case.
   - The script gets an environment of its own - a fixed locale, O(ld_library_path) and none of the caller's variables -
     and an empty working directory.
+  - Puts the program C(gpufleet-verify) into C(<prefix>/bin), which tells whether the node is proved, and where
+    O(prometheus_dir) is given a file for Prometheus' node exporter.
+  - Does not compute on a GPU that a process uses, unless O(busy) says so.
   - A script that hangs is ended after O(timeout) seconds, with the processes that it started and no others.
 version_added: 0.1.0
 author:
@@ -62,6 +65,65 @@ options:
     description: The check script on the node.
     type: path
     required: true
+  level:
+    description:
+      - How much is checked. V(quick) computes and trains on every device, V(standard) also compiles, loads and saves,
+        V(health) also measures the GPUs under load.
+    type: str
+    choices: [quick, standard, health]
+    default: quick
+  user:
+    description: User of the node that the script runs as. Empty is the one that runs this module.
+    type: str
+    default: ""
+  launcher:
+    description:
+      - How the script is run. V(srun) has Slurm run it as a job of one task on this node, where GPUs are hidden from SSH
+        sessions; whether a process uses them is then Slurm's to know.
+    type: str
+    choices: [direct, srun]
+    default: direct
+  srun_account:
+    description: With O(launcher=srun), the account that is charged. Empty is the user's own.
+    type: str
+    default: ""
+  srun_partition:
+    description: With O(launcher=srun), the partition. Empty is Slurm's default.
+    type: str
+    default: ""
+  srun_gres:
+    description: With O(launcher=srun), the generic resources. V(auto) is C(gpu:N) for as many GPUs as are checked, and none without.
+    type: str
+    default: auto
+  srun_options:
+    description: With O(launcher=srun), further options of srun. They come last, and so win.
+    type: list
+    elements: str
+    default: []
+  srun_wait:
+    description: With O(launcher=srun), seconds that the job may be queued.
+    type: float
+    default: 600
+  busy:
+    description: Whether to compute on GPUs that a process uses too.
+    type: bool
+    default: false
+  keep:
+    description: Number of verdicts that stay, the new one among them.
+    type: int
+    default: 20
+  prefix:
+    description: Directory in which everything of the collection lives.
+    type: path
+    default: /opt/gpufleet
+  max_age:
+    description: Hours after which the verdict does not do any longer for C(gpufleet-verify). V(0) is never for its age.
+    type: float
+    default: 0
+  prometheus_dir:
+    description: Directory from which Prometheus' node exporter collects text files. Empty writes none.
+    type: str
+    default: ""
   gpus:
     description: Number of GPUs that torch must see.
     type: int
@@ -132,14 +194,35 @@ verdict:
   returned: always
   type: dict
   sample:
-    schema: 1
+    schema: 2
     ok: true
     at: "2026-03-02T10:11:12Z"
     plan_digest: 5f2c
     host: node1
+    level: quick
+    user: root
+    driver: 535.261.03
+    gpus: 1
     seconds: 9.1
+    performance:
+      - environment: default
+        metric: gpu_memory_bandwidth
+        unit: GiB/s
+        better: higher
+        device: 0
+        value: 1402.6
+    history:
+      - at: "2026-03-01T10:11:12Z"
+        ok: true
+        level: quick
+        driver: 535.261.03
+        torch: 2.0.1+cu117
+        performance: []
     environments:
       - name: default
+        torch_version: 2.0.1+cu117
+        interpreter: /opt/gpufleet/envs/default/current/bin/python
+        python: 3.11.2
         ok: true
         checks:
           - name: torch_version
@@ -148,6 +231,12 @@ verdict:
             expected: 2.0.1+cu117
             seconds: 0.0
             message: ""
+files:
+  description: What was written besides, for a receipt.
+  returned: always
+  type: list
+  elements: str
+  sample: [/opt/gpufleet/bin/gpufleet-verify]
 path:
   description: Where the verdict lies on the node.
   returned: always
@@ -155,8 +244,20 @@ path:
   sample: /var/lib/gpufleet/verdict.json
 """
 
+import os
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import verdict
+from ansible_collections.gpufleet.stack.plugins.module_utils import (
+    gpu_holders,
+    verdict,
+    verdict_store,
+    verify_account,
+    verify_busy,
+    verify_install,
+    verify_prometheus,
+    verify_srun,
+)
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 ENVIRONMENT = {
@@ -176,6 +277,19 @@ def main() -> None:
         argument_spec={
             "environments": {"type": "list", "elements": "dict", "required": True, "options": ENVIRONMENT},
             "script": {"type": "path", "required": True},
+            "level": {"type": "str", "choices": list(verdict.LEVELS), "default": "quick"},
+            "user": {"type": "str", "default": ""},
+            "launcher": {"type": "str", "choices": ["direct", "srun"], "default": "direct"},
+            "srun_account": {"type": "str", "default": ""},
+            "srun_partition": {"type": "str", "default": ""},
+            "srun_gres": {"type": "str", "default": "auto"},
+            "srun_options": {"type": "list", "elements": "str", "default": []},
+            "srun_wait": {"type": "float", "default": 600},
+            "busy": {"type": "bool", "default": False},
+            "keep": {"type": "int", "default": verdict_store.KEPT},
+            "prefix": {"type": "path", "default": "/opt/gpufleet"},
+            "max_age": {"type": "float", "default": 0},
+            "prometheus_dir": {"type": "str", "default": ""},
             "gpus": {"type": "int", "required": True},
             "compute_capabilities": {"type": "list", "elements": "str", "default": []},
             "gpu_checks": {"type": "str", "choices": ["run", "skip"], "default": "run"},
@@ -190,24 +304,87 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    path = verdict.verdict_path(params["state_dir"])
+    path = verdict_store.verdict_path(params["state_dir"])
+    files = left(params)
     if module.check_mode:
         names = ", ".join(environment["name"] for environment in params["environments"])
-        module.exit_json(changed=False, verdict=None, path=path, msg=f"would verify: {names}")
+        module.exit_json(changed=False, verdict=None, path=path, files=files, msg=f"would verify: {names}")
     try:
-        found = verdict.make_verdict(
-            params["environments"],
-            {key: params[key] for key in verdict.EXPECTED_OF_NODE},
-            params["script"],
-            params["timeout"],
-            plan_digest=params["plan_digest"],
-            ld_library_path=params["ld_library_path"],
-        )
-        changed = verdict.outcome(verdict.read(path)) != verdict.outcome(found)
-        verdict.write(path, found)
+        how = way(params)
+        found = prove(params, how)
+        changed = verdict_store.outcome(verdict_store.read(path)) != verdict_store.outcome(found)
+        verdict_store.keep(params["state_dir"], found, max(1, params["keep"]))
+        changed = tell(params, how, found) or changed
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
-    module.exit_json(changed=changed, verdict=found, path=path)
+    module.exit_json(changed=changed, verdict=found, path=path, files=files)
+
+
+def left(params: dict[str, Any]) -> list[str]:
+    """What is written besides the verdict."""
+    files = [
+        verify_install.command_path(params["prefix"]),
+        verify_install.program_path(params["prefix"]),
+        verify_install.settings_path(params["state_dir"]),
+    ]
+    return [*files, verify_prometheus.path(params["prometheus_dir"])] if params["prometheus_dir"] else files
+
+
+def way(params: dict[str, Any]) -> verdict.How:
+    """How the script is run.
+
+    :raises GpufleetError: GF-VERIFY-USER, GF-VERIFY-SRUN-MISSING.
+    """
+    how = verdict.How(
+        script=params["script"],
+        level=params["level"],
+        timeout=params["timeout"],
+        ld_library_path=tuple(params["ld_library_path"]),
+        account=verify_account.find(params["user"]),
+    )
+    if params["launcher"] == "direct":
+        return how
+    wish = verify_srun.Wish(
+        account=params["srun_account"],
+        partition=params["srun_partition"],
+        gres=verify_srun.gres(params["srun_gres"], params["gpus"], params["gpu_checks"]),
+        options=tuple(params["srun_options"]),
+        wait=params["srun_wait"],
+    )
+    # Slurm may give each job a /tmp of its own; this directory is the same for all.
+    os.makedirs(params["state_dir"], mode=0o755, exist_ok=True)
+    return how._replace(runner=verify_srun.Srun(wish), scratch=params["state_dir"])
+
+
+def expected(params: dict[str, Any]) -> dict[str, Any]:
+    """What of the node the script is told."""
+    return {key: params[key] for key in verdict.EXPECTED_OF_NODE}
+
+
+def prove(params: dict[str, Any], how: verdict.How) -> dict[str, Any]:
+    """Run the checks: the verdict with the history of those before it.
+
+    :raises GpufleetError: where they can't be run; what failed is no error.
+    """
+    ours = params["gpu_checks"] == "run" and params["gpus"] and params["launcher"] == "direct"
+    if ours and not params["busy"]:
+        verify_busy.require_free(gpu_holders.look())
+    found = verdict.make_verdict(params["environments"], expected(params), how, plan_digest=params["plan_digest"])
+    return {**found, "history": verdict_store.history(params["state_dir"])}
+
+
+def tell(params: dict[str, Any], how: verdict.How, found: dict[str, Any]) -> bool:
+    """Let the node's own programs know: whether anything but figures is another than before.
+
+    :raises GpufleetError: GF-RIGHTS, GF-VERDICT-WRITE.
+    """
+    folder = params["prometheus_dir"]
+    knows = verify_install.settings(params["environments"], expected(params), how, params["max_age"])
+    knows["prometheus"] = verify_prometheus.path(folder) if folder else None
+    changes = verify_install.apply(params["prefix"], params["state_dir"], knows)
+    if folder:
+        verify_prometheus.write(folder, found)
+    return bool(changes.diff)
 
 
 if __name__ == "__main__":

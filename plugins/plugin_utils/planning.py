@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,14 +25,28 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils import (
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.addresses import Addresses, take_out
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_locks import RunLocks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_wheels import UNKNOWN, lock_stages
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import resolve
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.resolver import resolve, verify
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_plan import Site
 
 Row = dict[str, Any]
 Resolver = Callable[[Row, Row, Row], Row]
 # What says how a stage stands, as opposed to what it is: a driver that gets loaded is not another wish.
 # Headers are those that are lacking now: a kernel that comes or goes is no other wish, and the probe finds one without a module.
-STANDING = ("needed", "because", "why", "digest", "driver_pending", "reboot", "headers", "replaces")
+# Nor is a verdict of a higher level, or a fresher one, that serves another wish.
+STANDING = (
+    "needed",
+    "because",
+    "why",
+    "digest",
+    "driver_pending",
+    "reboot",
+    "headers",
+    "replaces",
+    "level",
+    "max_age",
+    "busy",
+    "launcher",
+)
 # Sizes are told, not carried out: a better figure in the catalog is no reason to work on a node.
 SIZES = ("download_mib", "disk_mib")
 
@@ -44,6 +59,7 @@ def make_plan(
     choose: Resolver = resolve,
     left_out: frozenset[str] = frozenset(),
     site: Site = wheelhouse_plan.ALONE,
+    now: float | None = None,
 ) -> Row:
     """The whole plan of one node.
 
@@ -54,6 +70,7 @@ def make_plan(
     :param choose: the resolver.
     :param left_out: stages that this run does not carry out.
     :param site: what the controller and other hosts have for all nodes.
+    :param now: seconds since 1970; None: it is now.
     """
     facts = {name: probe[name] for name in ("gpu", "cuda", "node")}
     # Of a stage that was removed a receipt may be left, for what could not go.
@@ -76,6 +93,9 @@ def make_plan(
                 plan["stages"][role].update(needed=False, because=run_tags.BECAUSE)
         if "verify" not in left_out:
             _verify_after_changes(plan["stages"])
+            busy = facts["gpu"].get("busy") or []
+            later = verify.freshen(plan["stages"]["verify"], probe.get("verdict"), busy, now or time.time())
+            plan["warnings"] += [later] if later else []
     plan["wheelhouse"] = wheelhouse_plan.make({**plan, "facts": facts}, wanted, probe["receipts"], site)
     if plan["ok"]:
         try:

@@ -151,9 +151,7 @@ def test_library_path_of_a_shell_does_not_hide_torchs_own(torch_2_0: str, script
 
 def test_whole_verdict(torch_2_0: str, script: Path) -> None:
     environment = {"name": "default", "interpreter": torch_2_0, **PLAN}
-    found = verdict.make_verdict(
-        [environment], {**NO_GPU, "seed": 3}, str(script), 300, plan_digest="abc", ld_library_path=[]
-    )
+    found = verdict.make_verdict([environment], {**NO_GPU, "seed": 3}, verdict.How(str(script)), plan_digest="abc")
     assert found["ok"], found
     training = next(c for c in found["environments"][0]["checks"] if c["name"] == "mlp_training")
     assert training["measured"]["seed"] == 3

@@ -54,6 +54,12 @@ DEFAULTS: dict[str, Any] = {
     "verify_seed": 0,
     "verify_rules": [],
     "verify_outliers": "warn",
+    "verify_level": "quick",
+    "verify_max_age": 168,
+    "verify_busy": False,
+    "verify_user": "",
+    "verify_launcher": "direct",
+    "verify_prometheus_dir": "",
 }
 # Which words stand beside a version, and whether a list of versions is possible too.
 VERSIONS = {
@@ -74,6 +80,8 @@ CHOICES = {
     "gpufleet_environment": ("profile", "modules", "none"),
     "pytorch_scope": ("node", "shared"),
     "verify_outliers": ("warn", "fail", "ignore"),
+    "verify_level": ("quick", "standard", "health", "fleet"),
+    "verify_launcher": ("direct", "srun"),
 }
 TEXTS = (
     "pytorch_index_url",
@@ -82,6 +90,8 @@ TEXTS = (
     "nvidia_repository_url",
     "nvidia_driver_runfile",
     "nvidia_driver_runfile_sha256",
+    "verify_user",
+    "verify_prometheus_dir",
 )
 SWITCHES = (
     "gpufleet_hold",
@@ -91,6 +101,7 @@ SWITCHES = (
     "nvidia_driver_container_toolkit",
     "cudnn_headers",
     "pytorch_kernels",
+    "verify_busy",
 )
 # Where several of the words may stand in a list.
 LISTS = ("cuda_toolkit_source",)
@@ -124,6 +135,17 @@ def check(decision: Decision, asked: dict[str, Any]) -> None:
     _check_wheelhouse(decision, wishes["gpufleet_wheelhouse"], wishes["gpufleet_offline"])
     if isinstance(wishes["verify_seed"], bool) or not isinstance(wishes["verify_seed"], int):
         _bad(decision, "verify_seed", f"verify_seed is {wishes['verify_seed']!r}", ["use a whole number"])
+    hours = wishes["verify_max_age"]
+    if isinstance(hours, bool) or not isinstance(hours, (int, float)) or hours < 0:
+        _bad(decision, "verify_max_age", f"verify_max_age is {hours!r}", ["use hours, or 0 for never too old"])
+    folder = wishes["verify_prometheus_dir"]
+    if isinstance(folder, str) and folder and not folder.startswith("/"):
+        _bad(
+            decision,
+            "verify_prometheus_dir",
+            f"verify_prometheus_dir is {folder!r}",
+            ["write the full path, from / on"],
+        )
     keep = wishes["pytorch_keep"]
     if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
         _bad(decision, "pytorch_keep", f"pytorch_keep is {keep!r}", ["use a whole number from 1 on"])

@@ -53,6 +53,8 @@ EXIT_PASSED = 0
 EXIT_FAILED = 1
 EXIT_COULD_NOT_RUN = 2
 
+LEVELS = ("quick", "standard", "health")
+
 X = [[1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]
 Y = [[3.0], [5.0], [7.0]]
 Y_FINE_TUNING = [[4.0], [6.0], [8.0]]
@@ -747,6 +749,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Prove that the PyTorch of this Python computes what it should.")
     parser.add_argument("--expect", metavar="FILE.json", help="what the plan says; see the head of this file")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    parser.add_argument("--level", choices=LEVELS, default=LEVELS[0], help="how much is checked")
     options = parser.parse_args(arguments)
     try:
         wanted = read_expectations(options.expect)

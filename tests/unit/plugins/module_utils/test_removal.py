@@ -203,6 +203,7 @@ def full(node: Node) -> Node:
         directories=["/etc/nginx/conf.d", "/etc/nginx"],
     )
     node.write("/var/lib/gpufleet/verdict.json", "{}\n")
+    node.write("/var/lib/gpufleet/verdicts/2026-03-02T101112Z.json", "{}\n")
     node.receipt("verify", files=[node.write(PREFIX + "/libexec/gpufleet_verify.py"), "/var/lib/gpufleet/verdict.json"])
     return node
 
@@ -402,6 +403,13 @@ def test_one_stage_goes_and_what_others_have_stays(full: Node) -> None:
     full.remove("cuda_toolkit")
     assert not full.at(SOURCES).exists()
     assert not full.at(LINK).is_symlink()
+
+
+def test_the_proof_goes_with_all_its_verdicts(full: Node) -> None:
+    full.remove("verify")
+    for gone in ("/var/lib/gpufleet/verdict.json", "/var/lib/gpufleet/verdicts", PREFIX + "/libexec"):
+        assert not full.at(gone).exists()
+    assert full.at("/var/lib/gpufleet/receipts").exists()
 
 
 def test_a_package_of_a_stage_that_stays_goes_with_that_one(full: Node) -> None:

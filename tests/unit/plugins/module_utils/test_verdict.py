@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 import sys
 import time
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from ansible_collections.gpufleet.stack.plugins.module_utils import verdict
+from ansible_collections.gpufleet.stack.plugins.module_utils import verdict, verdict_store, verify_process
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 SCHEMA = Path(__file__).resolve().parents[4] / "docs" / "verdict.schema.json"
@@ -30,9 +28,17 @@ def check(name: str = "tensor", status: str = "passed", **more: Any) -> dict[str
     return {"name": name, "status": status, "measured": 1, "expected": 1, "seconds": 0.1, "message": "", **more}
 
 
-def ended(rc: int | None = 0, out: Any = None, err: str = "") -> verdict.Ended:
+def figure(**more: Any) -> dict[str, Any]:
+    return {"metric": "cpu_matmul", "unit": "GFLOP/s", "better": "higher", "device": None, "value": 81.5, **more}
+
+
+def ended(rc: int | None = 0, out: Any = None, err: str = "") -> verify_process.Ended:
     document = out if isinstance(out, str) else json.dumps(out if out is not None else {"checks": [check()]})
-    return verdict.Ended(rc, document, err, 1.5)
+    return verify_process.Ended(rc, document, err, 1.5)
+
+
+def how(script: Path, **more: Any) -> verdict.How:
+    return verdict.How(str(script), **{"timeout": 30, **more})
 
 
 def make(script: Path, code: str, timeout: float = 30) -> dict[str, Any]:
@@ -45,7 +51,11 @@ def make(script: Path, code: str, timeout: float = 30) -> dict[str, Any]:
         "cuda": None,
         "cudnn": None,
     }
-    return verdict.make_verdict([environment], NODE, str(script), timeout, plan_digest="abc", ld_library_path=[])
+    return verdict.make_verdict([environment], NODE, how(script, timeout=timeout), plan_digest="abc")
+
+
+def valid(document: dict[str, Any]) -> None:
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8"))).validate(document)
 
 
 PRINT = (
@@ -57,8 +67,8 @@ PRINT = (
 
 def test_verdict_of_a_run_and_its_schema(tmp_path: Path) -> None:
     found = make(tmp_path / "s.py", PRINT % "[json.load(open(sys.argv[3])), os.getcwd(), dict(os.environ)]")
-    assert found["ok"] and found["plan_digest"] == "abc" and found["schema"] == 1
-    jsonschema.validate(found, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    assert found["ok"] and found["plan_digest"] == "abc" and found["schema"] == 2
+    valid({**found, "history": []})
     expected, folder, variables = found["environments"][0]["checks"][0]["measured"]
     assert expected == {"torch_version": "2.0.1", "cuda": None, "cudnn": None, **NODE}
     assert folder == variables["HOME"] and not Path(folder).exists()
@@ -69,10 +79,10 @@ def test_nothing_of_the_callers_environment(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/wrong")
     monkeypatch.setenv("PYTHONPATH", "/wrong")
-    variables = verdict.script_environment([str(tmp_path), str(tmp_path / "gone")], "/tmp")
+    variables = verify_process.script_environment([str(tmp_path), str(tmp_path / "gone")], "/tmp")
     assert variables["LD_LIBRARY_PATH"] == str(tmp_path)
     assert not {"CUDA_VISIBLE_DEVICES", "PYTHONPATH"} & set(variables)
-    assert "LD_LIBRARY_PATH" not in verdict.script_environment([str(tmp_path / "gone")], "/tmp")
+    assert "LD_LIBRARY_PATH" not in verify_process.script_environment([str(tmp_path / "gone")], "/tmp")
 
 
 def test_a_script_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
@@ -126,19 +136,23 @@ def test_children_left_behind_do_not_hold_the_run(tmp_path: Path) -> None:
         (ended(0, {"checks": [check(status="PASSED")]}), "has the status 'PASSED'"),
         (ended(0, {"checks": [check(status="skipped")]}), "every check was skipped"),
         (ended(0, {"checks": [check(status="failed")]}), "its checks contradict"),
+        (ended(0, {"checks": [check()], "level": "health"}), "of level 'health', and quick was asked for"),
+        (ended(0, {"checks": [check()], "performance": [figure(value="fast")]}), "no list of measured figures"),
+        (ended(0, {"checks": [check()], "performance": [figure(better="bigger")]}), "no list of measured figures"),
+        (ended(0, {"checks": [check()], "performance": [{"metric": "x"}]}), "no list of measured figures"),
         (ended(1, {"checks": [check()]}), "its checks contradict"),
     ],
 )
-def test_answers_that_prove_nothing(answer: verdict.Ended, text: str) -> None:
-    checks = verdict.read_checks(answer, 5)
+def test_answers_that_prove_nothing(answer: verify_process.Ended, text: str) -> None:
+    checks = verdict.read_answer(answer, how(Path("s"), timeout=5)).checks
     assert checks[-1]["name"] == "script" and checks[-1]["status"] == "failed"
     assert text in checks[-1]["message"]
 
 
 def test_answers_that_count() -> None:
-    assert verdict.read_checks(ended(), 5) == [check()]
+    assert verdict.read_answer(ended(), how(Path("s"))).checks == [check()]
     extra = check(status="failed", traceback="long")
-    assert verdict.read_checks(ended(1, {"checks": [extra]}), 5) == [check(status="failed")]
+    assert verdict.read_answer(ended(1, {"checks": [extra]}), how(Path("s"))).checks == [check(status="failed")]
 
 
 def test_one_failed_environment_fails_the_node(tmp_path: Path) -> None:
@@ -148,62 +162,38 @@ def test_one_failed_environment_fails_the_node(tmp_path: Path) -> None:
         {"name": "good", "interpreter": sys.executable, "torch_version": "2.0.1"},
         {"name": "gone", "interpreter": str(tmp_path / "none"), "torch_version": "2.0.1"},
     ]
-    found = verdict.make_verdict(environments, NODE, str(script), 30, plan_digest="abc", ld_library_path=[])
+    found = verdict.make_verdict(environments, NODE, how(script), plan_digest="abc")
     assert (found["ok"], [e["ok"] for e in found["environments"]]) == (False, [True, False])
     assert found["environments"][1]["checks"][0]["message"].startswith("GF-VERIFY-NOT-RUN")
 
 
 def test_nothing_to_verify_is_no_success(tmp_path: Path) -> None:
     with pytest.raises(GpufleetError, match="no environment") as raised:
-        verdict.make_verdict([], NODE, __file__, 30, plan_digest="abc", ld_library_path=[])
+        verdict.make_verdict([], NODE, how(Path(__file__)), plan_digest="abc")
     assert raised.value.code == "GF-VERIFY-NOTHING"
     with pytest.raises(GpufleetError) as raised:
-        verdict.make_verdict([{}], NODE, str(tmp_path / "gone"), 30, plan_digest="abc", ld_library_path=[])
+        verdict.make_verdict([{}], NODE, how(tmp_path / "gone"), plan_digest="abc")
     assert raised.value.code == "GF-VERIFY-SCRIPT"
 
 
-def _verdict(**more: Any) -> dict[str, Any]:
-    environments = [{"name": "default", "ok": True, "checks": [check()]}]
-    return {"schema": 1, "ok": True, "plan_digest": "a", "at": "1", "environments": environments, **more}
+def test_level_figures_and_hardware_are_in_the_verdict(tmp_path: Path) -> None:
+    answer = {"checks": [check()], "level": "standard", "performance": [figure()], "python": "3.11.2"}
+    script = tmp_path / "s.py"
+    script.write_text(
+        f"import sys\nassert sys.argv[4:] == ['--level', 'standard']\nprint({json.dumps(json.dumps(answer))})\n"
+    )
+    environment = {"name": "default", "interpreter": sys.executable, "torch_version": "2.0.1"}
+    found = verdict.make_verdict([environment], NODE, how(script, level="standard"), plan_digest="abc")
+    assert (found["level"], found["performance"]) == ("standard", [figure(environment="default")])
+    assert (found["environments"][0]["torch_version"], found["environments"][0]["python"]) == ("2.0.1", "3.11.2")
+    valid({**found, "history": [verdict_store._remembered(found)]})
 
 
-def test_outcome_is_without_times_and_values() -> None:
-    same = _verdict(at="2", environments=[{"name": "default", "ok": True, "checks": [check(seconds=9, measured=2)]}])
-    assert verdict.outcome(_verdict()) == verdict.outcome(same)
-    assert verdict.outcome(_verdict()) != verdict.outcome(_verdict(plan_digest="b"))
-    assert verdict.outcome(_verdict()) != verdict.outcome(_verdict(ok=False))
-    assert verdict.outcome(None) is None
-    assert verdict.outcome({"ok": True}) is None
-
-
-def test_written_whole_and_readable_by_all(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "verdict.json"
-    old = os.umask(0o077)
-    try:
-        verdict.write(str(path), _verdict())
-        verdict.write(str(path), _verdict(at="2"))
-    finally:
-        os.umask(old)
-    assert verdict.read(str(path)) == _verdict(at="2")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
-    assert [p.name for p in path.parent.iterdir()] == ["verdict.json"]
-
-
-def test_a_verdict_that_can_not_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(GpufleetError) as raised:
-        verdict.write(str(tmp_path / "file" / "verdict.json"), _verdict())
-    assert raised.value.code == "GF-VERDICT-WRITE"
-    path = tmp_path / "verdict.json"
-    verdict.write(str(path), _verdict())
-    with pytest.raises(ValueError, match="JSON compliant"):
-        verdict.write(str(path), {"loss": float("nan")})
-    assert verdict.read(str(path)) == _verdict()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "verdict.json"]
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]"])
-def test_unreadable_former_verdicts(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "verdict.json"
-    path.write_text(content, encoding="utf-8")
-    assert verdict.read(str(path)) is None
+def test_the_loaded_driver_is_read_from_the_kernel(tmp_path: Path) -> None:
+    assert verdict.loaded(str(tmp_path)) == {"driver": None, "gpus": 0}
+    proc = tmp_path / "proc/driver/nvidia"
+    for address in ("0000:01:00.0", "0000:02:00.0"):
+        (proc / "gpus" / address).mkdir(parents=True)
+    line = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.261.03  Tue Jan  1 00:00:00 UTC 2026\n"
+    (proc / "version").write_text(line, encoding="utf-8")
+    assert verdict.loaded(str(tmp_path)) == {"driver": "535.261.03", "gpus": 2}

@@ -169,6 +169,32 @@ def test_verdict_failures_wants_a_verdict(value: Any) -> None:
         verdict_failures(value)
 
 
+def test_verdicts_of_both_schemas_are_read() -> None:
+    first = {**good(), "schema": 1, "at": "2026-03-02T10:11:12Z", "seconds": 1.0}
+    figure = {
+        "environment": "default",
+        "metric": "cpu_matmul",
+        "unit": "GFLOP/s",
+        "better": "higher",
+        "device": None,
+        "value": 80,
+    }
+    second = {
+        **first,
+        "schema": 2,
+        "level": "health",
+        "user": "root",
+        "driver": None,
+        "gpus": 0,
+        "performance": [figure],
+        "history": [],
+    }
+    assert run_summary({"n": {"plan": plan(), "verdict": first}}) == run_summary(
+        {"n": {"plan": plan(), "verdict": second}}
+    )
+    assert verdict_failures({**reboot(), "schema": 2, "level": "quick"}) == verdict_failures({**reboot(), "schema": 1})
+
+
 def test_verdict_failures_wants_a_name() -> None:
     with pytest.raises(AnsibleFilterError, match=r"gpufleet.stack.verdict_failures: host must be text"):
         verdict_failures(good(), host=3)
