@@ -299,6 +299,11 @@ def _plan_leftovers(plan: Plan) -> None:
     if plan.spared:
         return
     patterns = []
+    if "verify" in plan.wish.stages:
+        # A node that never passed has them without a receipt.
+        for pattern in ("bin/gpufleet-verify", "libexec/gpufleet_verify*"):
+            found = _found(root, f"{prefix}/{pattern}")
+            plan.files += [path for path in found if path not in plan.files and path not in plan.kept]
     if "pytorch" in plan.stages:
         patterns += ["tools/uv-*", f"cache{OLD_SUFFIX}"]
         for path in _found(root, prefix + "/envs/*/*") + _found(root, prefix + "/envs/*/.building-*"):
@@ -549,7 +554,7 @@ def forget(plan: Plan) -> None:
         trees.remove(rollback.former_path(state, stage))
     if set(plan.forgotten) & set(bom.NVIDIA_ROLES):
         bom.refresh(state, plan.wish.root)
-    if "verify" in plan.forgotten:
+    if "verify" in plan.wish.stages:
         trees.remove(os.path.join(state, verdict_store.FILE_NAME))
         trees.remove(os.path.join(state, verdict_store.FORMER))
         trees.remove(os.path.join(state, verdict_store.SETTINGS))

@@ -412,6 +412,18 @@ def test_the_proof_goes_with_all_its_verdicts(full: Node) -> None:
     assert full.at("/var/lib/gpufleet/receipts").exists()
 
 
+def test_of_a_node_that_never_passed_the_programs_go_too(full: Node) -> None:
+    os.unlink(full.receipt_path("verify"))
+    ours = [PREFIX + "/bin/gpufleet-verify", PREFIX + "/libexec/gpufleet_verify_node.py"]
+    others = full.write(PREFIX + "/bin/of-somebody-else")
+    for path in ours:
+        full.write(path)
+    plan = full.remove()
+    assert set(ours) <= set(plan.files) and others not in plan.files
+    assert not any(full.at(path).exists() for path in ours) and full.at(others).exists()
+    assert not full.at("/var/lib/gpufleet").exists()
+
+
 def test_a_package_of_a_stage_that_stays_goes_with_that_one(full: Node) -> None:
     full.receipt("cuda_toolkit", packages=["library"], asked_packages=["library"])
     assert full.remove("nvidia_driver").kept["package library"] == "the stage cuda_toolkit stays and has it"
