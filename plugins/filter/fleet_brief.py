@@ -27,7 +27,7 @@ options:
     type: dict
     required: true
   wishes:
-    description: The keys C(forks), C(together), C(port), C(backend), C(processes), C(environment), C(sizes), C(timeout) and C(busy).
+    description: The keys C(forks), C(together), C(port), C(backend), C(processes), C(environment), C(sizes) and C(timeout).
     type: dict
     required: true
 """

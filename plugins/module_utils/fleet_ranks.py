@@ -13,16 +13,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from typing import Any, Callable
+from typing import Any
 
-from ansible_collections.gpufleet.stack.plugins.module_utils import fleet_network
+from ansible_collections.gpufleet.stack.plugins.module_utils import fleet_network, verify_account
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.verify_process import script_environment, start
 
 LOOK_SECONDS = 0.2
 # A rank whose watch has been silent for so long is frozen: it says something twice a second.
@@ -95,15 +95,9 @@ def process_state(pid: int, proc: str = "/proc") -> str | None:
         return None
 
 
-def variables(part: dict[str, Any], rank: int, local_rank: int, home: str, interface: str | None) -> dict[str, str]:
+def variables(part: dict[str, Any], rank: int, local_rank: int, interface: str | None) -> dict[str, str]:
     """What torchrun would set for a rank, and the interface: without it gloo goes by the name of the host."""
     found = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": home,
-        "TMPDIR": home,
-        "LANGUAGE": "C",
-        "LC_ALL": "C.UTF-8",
-        "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
         "RANK": str(rank),
         "LOCAL_RANK": str(local_rank),
@@ -117,38 +111,13 @@ def variables(part: dict[str, Any], rank: int, local_rank: int, home: str, inter
     return found
 
 
-def becoming(user: str | None) -> Callable[[], None] | None:
-    """What a child does before it runs the script: give up the rights of root.
-
-    :raises GpufleetError: GF-FLEET-USER.
-    """
-    if not user:
-        return None
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError as error:
-        raise GpufleetError(
-            "GF-FLEET-USER",
-            f"there is no user {user} on this node",
-            "verify_user names a user that this node does not know",
-            "name another one in verify_user, or make the user on the node",
-        ) from error
-
-    def become() -> None:
-        os.initgroups(user, entry.pw_gid)
-        os.setgid(entry.pw_gid)
-        os.setuid(entry.pw_uid)
-
-    return become
-
-
-def run_ranks(part: dict[str, Any], script: str, interpreter: str, user: str | None = None) -> list[dict[str, Any]]:
+def run_ranks(part: dict[str, Any], script: str, interpreter: str, user: str = "") -> list[dict[str, Any]]:
     """Run this node's part to its end, or to the end of its time.
 
     :param part: {ranks[], world_size, address, port, interface, timeout, brief{}}.
-    :raises GpufleetError: GF-FLEET-USER, GF-FLEET-NOT-RUN.
+    :raises GpufleetError: GF-VERIFY-USER, GF-FLEET-NOT-RUN.
     """
-    become = becoming(user)
+    account = verify_account.find(user)
     folder = tempfile.mkdtemp(prefix="gpufleet-fleet-")
     started: list[Rank] = []
     try:
@@ -160,10 +129,12 @@ def run_ranks(part: dict[str, Any], script: str, interpreter: str, user: str | N
         for local_rank, number in enumerate(part["ranks"]):
             home = os.path.join(folder, str(number))
             os.mkdir(home, 0o700)
-            _give(user, folder, home, brief)
-            environment = variables(part, number, local_rank, home, interface)
+            for path in (folder, brief, home):
+                verify_account.give(path, account)
+            environment = script_environment([], home, account)
+            environment.update(variables(part, number, local_rank, interface))
             argv = [interpreter, script, "--brief", brief, "--out", home]
-            started.append(Rank(number, home, _start(argv, home, environment, become)))
+            started.append(Rank(number, home, _start(argv, home, environment, account)))
         _watch(started, part["timeout"])
         return [rank.report() for rank in started]
     finally:
@@ -172,29 +143,13 @@ def run_ranks(part: dict[str, Any], script: str, interpreter: str, user: str | N
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _give(user: str | None, *paths: str) -> None:
-    if user:
-        entry = pwd.getpwnam(user)
-        for path in paths:
-            os.chown(path, entry.pw_uid, entry.pw_gid)
-
-
 def _start(
-    argv: list[str], home: str, environment: dict[str, str], become: Callable[[], None] | None
+    argv: list[str], home: str, environment: dict[str, str], account: verify_account.Account | None
 ) -> subprocess.Popen[bytes]:
     """Output goes to a file: a pipe would keep this waiting for as long as any descendant holds it open."""
     try:
-        with open(os.path.join(home, "stderr"), "wb") as err, open(os.devnull, "r+b") as nothing:
-            return subprocess.Popen(  # pylint: disable=ansible-bad-function,subprocess-popen-preexec-fn
-                argv,
-                stdin=nothing,
-                stdout=nothing,
-                stderr=err,
-                cwd=home,
-                env=environment,
-                start_new_session=True,
-                preexec_fn=become,  # noqa: PLW1509 - a module has one thread
-            )
+        with open(os.path.join(home, "stderr"), "wb") as err:
+            return start(argv, environment, home, err, err, account)
     except (OSError, subprocess.SubprocessError) as error:
         raise GpufleetError(
             "GF-FLEET-NOT-RUN",

@@ -67,8 +67,9 @@ options:
     type: dict
     default: {}
   user:
-    description: User whose rights the ranks have. Left out or empty, those of the user who runs the module.
+    description: User of the node that the ranks run as. Empty is the one that runs the module.
     type: str
+    default: ""
   timeout:
     description: Seconds after which every rank of this node is ended.
     type: int
@@ -139,7 +140,7 @@ def main() -> None:
             "ranks": {"type": "list", "elements": "int"},
             "world_size": {"type": "int"},
             "brief": {"type": "dict", "default": {}},
-            "user": {"type": "str"},
+            "user": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 120},
         },
         required_if=[("state", "run", ("script", "ranks", "world_size", "address"))],

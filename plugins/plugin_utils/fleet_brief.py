@@ -26,9 +26,9 @@ def make_brief(nodes: list[Row], wishes: Row) -> Row:
 
     :param nodes: {host, look (what fleet_check found, or null), stage (verify's of the plan, or null), busy (processes
         that use a GPU), why} of every node of the group.
-    :param wishes: {forks, together, port, backend, processes, environment, sizes, timeout, busy}.
+    :param wishes: {forks, together, port, backend, processes, environment, sizes, timeout}.
     :raises GpufleetError: GF-FLEET-FEW, GF-FLEET-FORKS, GF-FLEET-ENVIRONMENT, GF-FLEET-VERSIONS, GF-FLEET-BACKEND,
-        GF-FLEET-BUSY, GF-FLEET-ADDRESS, GF-FLEET-PORT.
+        GF-FLEET-SRUN, GF-FLEET-BUSY, GF-FLEET-ADDRESS, GF-FLEET-PORT.
     """
     nodes = sorted(nodes, key=lambda node: natural(node["host"]))
     present = [node for node in nodes if node["look"] and node["stage"]]
@@ -36,8 +36,8 @@ def make_brief(nodes: list[Row], wishes: Row) -> Row:
     environments = {node["host"]: _environment(node, wishes["environment"]) for node in present}
     _check_torch(present)
     backend = _backend(present, wishes["backend"])
-    if backend == "nccl" and not wishes["busy"]:
-        _check_idle(present)
+    if backend == "nccl":
+        _check_gpus(present)
     first = present[0]["look"]
     _check_meeting_place(present[0]["host"], first, wishes["port"])
     ranks = _ranks(present, backend, wishes["processes"])
@@ -128,10 +128,17 @@ def _gpus(node: Row) -> int:
     return int(stage["gpus"]) if stage["gpu_checks"] == "run" and not stage["driver_pending"] else 0
 
 
-def _check_idle(present: list[Row]) -> None:
-    """Nobody's job is made slower, or ended for want of memory."""
+def _check_gpus(present: list[Row]) -> None:
+    """Nobody's job is made slower, or ended for want of memory; and what SSH does not see is not computed on."""
     for node in present:
-        if node["busy"]:
+        if node["stage"]["launcher"] != "direct":
+            raise GpufleetError(
+                "GF-FLEET-SRUN",
+                f"the GPUs of {node['host']} are to be used through Slurm (verify_launcher), and a fleet check is not",
+                "an SSH session sees no GPU there",
+                "verify_fleet_backend: gloo checks network and CPUs; for NCCL start the script in a job, docs/verify-fleet.md",
+            )
+        if node["busy"] and not node["stage"]["busy"]:
             process = node["busy"][0]
             raise GpufleetError(
                 "GF-FLEET-BUSY",

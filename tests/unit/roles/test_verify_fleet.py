@@ -35,7 +35,13 @@ class Fleet:
         return str(python)
 
     def variables(self, host: str, interpreter: str) -> dict[str, Any]:
-        stage = {"environments": [{"name": "default", "interpreter": interpreter}], "seed": 0, "user": ""}
+        stage = {
+            "environments": [{"name": "default", "interpreter": interpreter}],
+            "seed": 0,
+            "user": "",
+            "busy": False,
+            "launcher": "direct",
+        }
         stage.update(gpus=0, gpu_checks="skip", driver_pending=False)
         return {
             "ansible_connection": "local",

@@ -43,7 +43,7 @@ def beat():
 def run(folder: Path, code: str, **more: Any) -> list[dict[str, Any]]:
     script = folder / "script.py"
     script.write_text(HEAD + textwrap.dedent(code), encoding="utf-8")
-    user = more.pop("user", None)
+    user = more.pop("user", "")
     return fleet_ranks.run_ranks({**PART, **more}, str(script), sys.executable, user)
 
 
@@ -145,7 +145,7 @@ def test_an_interpreter_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_user_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GpufleetError) as caught:
         run(tmp_path, "", user="nobody-of-this-name")
-    assert caught.value.code == "GF-FLEET-USER"
+    assert caught.value.code == "GF-VERIFY-USER"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

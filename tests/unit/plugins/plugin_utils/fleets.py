@@ -17,7 +17,6 @@ WISHES: Row = {
     "environment": "",
     "sizes": [4, 4096],
     "timeout": 120,
-    "busy": False,
 }
 FINISH = {"at": [7, 0], "phase": "finish", "detail": ""}
 
@@ -45,6 +44,8 @@ def node(host: str, gpus: int = 0, **look: Any) -> Row:
             "gpu_checks": "run" if gpus else "skip",
             "driver_pending": False,
             "seed": 7,
+            "busy": False,
+            "launcher": "direct",
         },
     }
 

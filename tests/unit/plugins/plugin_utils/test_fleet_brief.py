@@ -97,8 +97,17 @@ def test_a_gpu_that_somebody_uses_is_left_alone() -> None:
     used = {**node("n2", gpus=1), "busy": [{"name": "python", "pid": 4711, "user": "alice"}]}
     error = refused([node("n1", gpus=1), used])
     assert error.code == "GF-FLEET-BUSY" and "python (4711) uses a GPU of n2" in error.message
-    assert make_brief([node("n1", gpus=1), used], {**WISHES, "busy": True})["backend"] == "nccl"
     assert make_brief([node("n1", gpus=1), used], {**WISHES, "backend": "gloo"})["backend"] == "gloo"
+    used["stage"]["busy"] = True
+    assert make_brief([node("n1", gpus=1), used], WISHES)["backend"] == "nccl"
+
+
+def test_gpus_that_only_slurm_shows_are_refused() -> None:
+    hidden = node("n2", gpus=1)
+    hidden["stage"]["launcher"] = "srun"
+    error = refused([node("n1", gpus=1), hidden])
+    assert error.code == "GF-FLEET-SRUN" and "n2" in error.message
+    assert make_brief([node("n1", gpus=1), hidden], {**WISHES, "backend": "gloo"})["backend"] == "gloo"
 
 
 def variables(found: dict[str, Any]) -> dict[str, Any]:
