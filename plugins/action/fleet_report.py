@@ -17,9 +17,11 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils import report_files
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet import Fleet
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_cached import CachedPlanner
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_text import plain
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.judge import judge
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.offline_locks import run_locks
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.planning import lock_directory
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.report_document import make
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.rules import plain as plain_data
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_plan import site_of
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_store import Store
 
@@ -55,9 +57,8 @@ class ActionModule(ActionBase):
             return result
         directory = os.path.abspath(os.path.expanduser(args["directory"]))
         variables: Row = task_vars or {}
-        document = make(_given(args, variables, report_files.former(directory)))
         try:
-            files = report_files.write(directory, document)
+            document, files = _report(args, variables, directory)
         except GpufleetError as error:
             if args["required"]:
                 return {**result, "failed": True, "msg": str(error), "error": error.as_dict()}
@@ -69,20 +70,50 @@ class ActionModule(ActionBase):
         return result
 
 
+def _report(args: Row, variables: Row, directory: str) -> tuple[Row, list[str]]:
+    """Make the report and write it.
+
+    :raises GpufleetError: GF-REPORT-UNWRITABLE, GF-REPORT-FAILED.
+    """
+    try:
+        document = make(_given(args, variables, report_files.former(directory)))
+        return document, report_files.write(directory, document)
+    except GpufleetError:
+        raise
+    except Exception as error:
+        # Whatever it is: a run that did its work does not fail for what would have told of it.
+        raise GpufleetError(
+            "GF-REPORT-FAILED",
+            f"the report could not be made: {type(error).__name__}: {plain(error)}",
+            "a fault of this collection, or a plan or verdict of another version of it",
+            "run playbooks/report.yml, which looks at the nodes anew; if it stays, tell us with this message",
+        ) from error
+
+
 def _given(args: Row, variables: Row, former: Row | None) -> Row:
     nodes = _from_cache(args, variables) if args["facts"] == "cached" else _from_run(args, variables)
-    first = variables["hostvars"][variables["ansible_play_hosts_all"][0]]
     inventory = os.path.basename(os.path.normpath(str(variables.get("inventory_dir") or "")))
-    judgement, fleet = (_mapping(first.get(f"gpufleet_{name}")) for name in ("judgement", "fleet_verdict"))
+    judgement, fleet = (_first(variables, f"gpufleet_{name}") for name in ("judgement", "fleet_verdict"))
     return {
         "at": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "title": args["title"] or (inventory if inventory not in ("None", "inventory", ".") else ""),
         "nodes": nodes,
         "inventory": variables["groups"]["all"],
-        "judgement": judgement or {},
+        # A run has judged its nodes; from a look they are judged here.
+        "judgement": judgement
+        or judge({host: {name: node[name] for name in ("plan", "verdict")} for host, node in nodes.items()}),
         "fleet_verdict": fleet,
         "former": former,
     }
+
+
+def _first(variables: Row, name: str) -> Row | None:
+    """What is the same for all nodes, from the first that has it."""
+    for host in variables["ansible_play_hosts_all"]:
+        found = _mapping(variables["hostvars"][host].get(name))
+        if found is not None:
+            return found
+    return None
 
 
 def _from_run(args: Row, variables: Row) -> dict[str, Row]:
@@ -130,7 +161,7 @@ def _from_cache(args: Row, variables: Row) -> dict[str, Row]:
 
 
 def _mapping(value: Any) -> Row | None:
-    return dict(value) if isinstance(value, Mapping) else None
+    return plain_data(value) if isinstance(value, Mapping) else None
 
 
 def _lines(files: list[str], document: Row) -> list[str]:

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_names import natural
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.judge_text import remedy
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.report_drift import names_of
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.report_nodes import STATES
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.report_text import clean, shown
@@ -24,8 +25,7 @@ NAMES_IN_COMMAND = 40
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DETAILS_SHOWN = 4
 
-SLOW_CAUSE = "clocks held down (heat, power cap), a bad link or slot, or somebody's process beside the measurement"
-SLOW_MEND = "look at nvidia-smi -q -d PERFORMANCE,CLOCK,TEMPERATURE,POWER on the node, then verify it again"
+SLOW_CAUSE = "something holds it down that its equals do not have"
 LINK_CAUSE = "a bad cable, port or network setting between these nodes, or other traffic"
 LINK_MEND = "look at the interface's errors and speed on each end: ip -s link; ethtool, or ibstat"
 
@@ -65,12 +65,17 @@ def _of_nodes(nodes: dict[str, Row]) -> list[Row]:
 
 def _group(group: Row) -> Row:
     state, hosts, details = group["state"], group["nodes"], group["details"]
-    if len(details) > DETAILS_SHOWN:
-        details = [*details[: DETAILS_SHOWN - 1], f"and {len(details) - DETAILS_SHOWN + 1} more"]
     command = None if state in ("refused", "lost") else command_for(hosts)
     rank = list(STATES).index(state)
-    problem = {**group["problem"], "details": details}
+    problem = {**group["problem"], "details": _few(details)}
     return _item(SEVERITIES.get(state, "warning"), rank, STATES[state], hosts, problem, command)
+
+
+def _few(details: list[str]) -> list[str]:
+    """No more than a person reads at once; the nodes' own rows have all."""
+    if len(details) <= DETAILS_SHOWN:
+        return details
+    return [*details[: DETAILS_SHOWN - 1], f"and {len(details) - DETAILS_SHOWN + 1} more"]
 
 
 def command_for(hosts: list[str]) -> str:
@@ -90,7 +95,8 @@ def _rules(nodes: dict[str, Row], judgement: Row) -> list[Row]:
                 {"cause": "a rule of this site (verify_rules)", "mend": clean(rule.get("advice") or "see the rule")}
             ]
             what = f"the rule {clean(rule['name'])} does not hold"
-            problem = {"code": None, "what": what, "details": [], "causes": causes}
+            why = [f"{shown(host)}: {clean(rule['why'][host])}" for host in hosts if (rule.get("why") or {}).get(host)]
+            problem = {"code": None, "what": what, "details": _few(why), "causes": causes}
             found.append(_item(severity, 20, "rule", hosts, problem))
     return found
 
@@ -98,6 +104,8 @@ def _rules(nodes: dict[str, Row], judgement: Row) -> list[Row]:
 def outlier_text(outlier: Row) -> str:
     """GPU 3: gpu_gemm_bf16 512 TFLOP/s, 640 is the median of 1,023 equals (-20 %)."""
     where = "" if outlier.get("device") is None else f"GPU {clean(outlier['device'])}: "
+    if outlier.get("environment") not in (None, "default"):
+        where = f"{clean(outlier['environment'])}, {where}" if where else f"{clean(outlier['environment'])}: "
     value, median = outlier["value"], outlier.get("median")
     text = f"{where}{metric_label(outlier['metric'])} {number(value)} {clean(outlier.get('unit') or '')}".rstrip()
     if not median:
@@ -140,11 +148,10 @@ def _outliers(judgement: Row) -> list[Row]:
         group["details"].append(f"{shown(host)} {outlier_text(outlier)}")
     found = []
     for metric, group in groups.items():
-        details = group["details"]
-        if len(details) > DETAILS_SHOWN:
-            details = [*details[: DETAILS_SHOWN - 1], f"and {len(details) - DETAILS_SHOWN + 1} more"]
+        details = _few(group["details"])
+        causes = [{"cause": SLOW_CAUSE, "mend": remedy(metric)}]
         what = f"{metric_label(metric)} is off that of its equals"
-        problem = {"code": None, "what": what, "details": details, "causes": [{"cause": SLOW_CAUSE, "mend": SLOW_MEND}]}
+        problem = {"code": None, "what": what, "details": details, "causes": causes}
         found.append(_item("warning", 10, "outlier", sorted(group["nodes"], key=natural), problem))
     return found
 

@@ -33,6 +33,8 @@ def make(given: Row) -> Row:
     rows.update(_carried(former, rows, given.get("inventory") or ()))
     rows = {host: rows[host] for host in sorted(rows, key=natural)}
     judgement, fleet = given.get("judgement") or {}, given.get("fleet_verdict")
+    # The check across nodes is not part of every run: the last one stays, with its date.
+    across = _fleet(fleet) or (former or {}).get("fleet")
     before = {host: row for host, row in (former or {}).get("nodes", {}).items() if isinstance(row, dict)}
     for host, row in rows.items():
         row["changes"] = [] if row["carried"] else changes(row, before.get(host))
@@ -56,7 +58,7 @@ def make(given: Row) -> Row:
         },
         "attention": attention(rows, judgement, fleet),
         "drift": found,
-        "fleet": _fleet(fleet),
+        "fleet": across,
         "outliers": [_outlier(outlier) for outlier in judgement.get("outliers") or []],
         "rules": [_rule(rule) for rule in judgement.get("rules") or []],
         "nodes": rows,
@@ -81,7 +83,7 @@ def _carried(former: Row | None, rows: dict[str, Row], inventory: Collection[str
 
 
 def _outlier(outlier: Row) -> Row:
-    keys = ("host", "device", "metric", "unit", "value", "median", "equals", "group", "against")
+    keys = ("host", "device", "environment", "metric", "unit", "value", "median", "equals", "group", "against")
     return {key: clean(outlier[key]) if isinstance(outlier.get(key), str) else outlier.get(key) for key in keys}
 
 

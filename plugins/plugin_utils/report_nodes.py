@@ -188,6 +188,7 @@ def _proof(verdict: Row) -> Row:
         "checks": checks,
         "performance": [
             {
+                "environment": known(each.get("environment")),
                 "metric": clean(each["metric"]),
                 "unit": clean(each["unit"]),
                 "better": "lower" if each.get("better") == "lower" else "higher",

@@ -136,8 +136,10 @@ def _values(metric: str, rows: dict[str, Row]) -> tuple[dict[str, list[tuple[flo
     unit, better = "", "higher"
     for host, row in rows.items():
         names = {gpu["index"]: gpu["name"] for gpu in row["gpus"]}
+        # Of several environments the first: the others' figures are about the same GPUs.
+        first = row["performance"][0]["environment"] if row["performance"] else None
         for each in row["performance"]:
-            if each["metric"] == metric:
+            if each["metric"] == metric and each["environment"] == first:
                 unit, better = each["unit"], each["better"]
                 kind = "all nodes" if each["device"] is None else names.get(each["device"], "GPU")
                 values.setdefault(kind, []).append((float(each["value"]), host, each["device"]))

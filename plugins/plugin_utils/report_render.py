@@ -184,10 +184,12 @@ def counted(number_of: int, what: str) -> str:
 
 def figures(row: Row) -> list[tuple[str, str]]:
     """Each metric of a node with its values on one line, in the order of the GPUs."""
+    several = len({each["environment"] for each in row["performance"]}) > 1
     found: dict[tuple[str, str], list[str]] = {}
     for each in sorted(row["performance"], key=lambda figure: -1 if figure["device"] is None else figure["device"]):
-        found.setdefault((each["metric"], each["unit"]), []).append(number(each["value"]))
-    return [(metric_label(metric), f"{' · '.join(values)} {unit}") for (metric, unit), values in found.items()]
+        label = metric_label(each["metric"]) + (f", {each['environment']}" if several and each["environment"] else "")
+        found.setdefault((label, each["unit"]), []).append(number(each["value"]))
+    return [(label, f"{' · '.join(values)} {unit}") for (label, unit), values in found.items()]
 
 
 def checks(row: Row) -> list[tuple[str, str]]:

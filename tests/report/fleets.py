@@ -93,7 +93,8 @@ def plan(kind: int, needed: tuple[str, ...] = (), **more: Any) -> Row:
         for role, key in keys.items()
     }
     devices = [
-        {"index": index, "name": gpu, "memory_mib": memory, "compute_capability": capability} for index in range(count)
+        {"index": index, "name": gpu, "memory_mib": memory, "compute_capability": capability, "mig": {"enabled": False}}
+        for index in range(count)
     ]
     facts = {
         "gpu": {"devices": devices, "driver": {"installed_version": driver, "loaded_version": driver}},
@@ -115,6 +116,7 @@ def plan(kind: int, needed: tuple[str, ...] = (), **more: Any) -> Row:
         "facts": facts,
         "verdict": None,
         "drift": {},
+        "judging": {"rules": [], "outliers": "warn", "look_again": False},
         **more,
     }
 

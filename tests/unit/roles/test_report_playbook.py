@@ -142,10 +142,17 @@ def test_the_end_of_a_run_reports_what_it_knows(site: Site) -> None:
 
 
 def test_a_run_does_not_fail_for_its_report(site: Site) -> None:
+    node = fleets.fleet(4)["nodes"]["n1"]
     site.report.write_text("a file")
-    code, output = after_a_run(site, {"n1": fleets.fleet(4)["nodes"]["n1"]})
+    code, output = after_a_run(site, {"n1": node})
     assert code == 0, output
     assert "GF-REPORT-UNWRITABLE" in output
+    site.report.unlink()
+    del node["plan"]["facts"]["node"]["version"]
+    node["plan"]["stages"]["verify"]["digest"] = "another"
+    code, output = after_a_run(site, {"n1": node})
+    assert code == 0, output
+    assert "GF-REPORT-FAILED" in output
 
 
 @pytest.mark.parametrize(("given", "options"), [({"gpufleet_report_dir": "none"}, ()), ({}, ("--check",))])
