@@ -36,7 +36,9 @@ SCRIPT_CHECK = "script"
 SCRIPT_EXITS = (0, 1)
 ERROR_TAIL_CHARACTERS = 2000
 
-EXPECTED_OF_NODE = ("gpus", "compute_capabilities", "gpu_checks", "gpu_skip_reason", "driver_pending", "seed")
+EXPECTED_OF_NODE = (
+    "gpus", "devices", "compute_capabilities", "gpu_checks", "gpu_skip_reason", "driver_pending", "toolkit", "soak_seconds", "seed",
+)  # fmt: skip
 EXPECTED_OF_ENVIRONMENT = ("torch_version", "cuda", "cudnn", "torchvision", "torchaudio")
 
 

@@ -62,7 +62,7 @@ options:
         description: Release of torchaudio. Left out or null means any, or none.
         type: str
   script:
-    description: The check script on the node.
+    description: Where the check script lies on the node. It is written there, one archive that the environments' Pythons run.
     type: path
     required: true
   level:
@@ -133,6 +133,26 @@ options:
     type: list
     elements: str
     default: []
+  devices:
+    description:
+      - Names and memory of the GPUs, in any order. One without a name is not compared.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name, as NVIDIA's management library has it.
+        type: str
+      memory_mib:
+        description: Memory in MiB.
+        type: int
+  toolkit:
+    description: Directory of the CUDA toolkit that users build with, for O(level=standard) and above. Left out means none.
+    type: path
+  soak_seconds:
+    description: With O(level=health), seconds that the work is repeated on the CPU and on each GPU.
+    type: int
+    default: 60
   gpu_checks:
     description: Whether the checks on GPUs are run.
     type: str
@@ -158,9 +178,9 @@ options:
     type: path
     default: /var/lib/gpufleet
   timeout:
-    description: Seconds after which the checks of one environment are ended.
+    description: Seconds after which the checks of one environment are ended. V(0) is 300 for O(level=quick), else 1800.
     type: int
-    default: 300
+    default: 0
   ld_library_path:
     description:
       - Directories for E(LD_LIBRARY_PATH), as a user's shell may have them. Those that are not there are left out.
@@ -176,7 +196,7 @@ EXAMPLES = r"""
       - name: default
         interpreter: /opt/gpufleet/envs/default/current/bin/python
         torch_version: 2.0.1+cpu
-    script: /opt/gpufleet/libexec/gpufleet_verify.py
+    script: /opt/gpufleet/libexec/gpufleet_verify.pyz
     gpus: 0
     gpu_checks: skip
     gpu_skip_reason: this node has no NVIDIA GPU
@@ -249,11 +269,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.stack.plugins.module_utils import (
+    gpu,
     gpu_holders,
     verdict,
     verdict_store,
     verify_account,
+    verify_archive,
     verify_busy,
+    verify_health,
     verify_install,
     verify_prometheus,
     verify_srun,
@@ -269,6 +292,11 @@ ENVIRONMENT = {
     "torchvision": {"type": "str"},
     "torchaudio": {"type": "str"},
 }
+
+
+# Compiling takes its time on a slow disk; the soak comes on top.
+SECONDS = {"quick": 300, "standard": 1800, "health": 1800}
+DEVICE = {"name": {"type": "str"}, "memory_mib": {"type": "int"}}
 
 
 def main() -> None:
@@ -292,13 +320,16 @@ def main() -> None:
             "prometheus_dir": {"type": "str", "default": ""},
             "gpus": {"type": "int", "required": True},
             "compute_capabilities": {"type": "list", "elements": "str", "default": []},
+            "devices": {"type": "list", "elements": "dict", "default": [], "options": DEVICE},
+            "toolkit": {"type": "path"},
+            "soak_seconds": {"type": "int", "default": 60},
             "gpu_checks": {"type": "str", "choices": ["run", "skip"], "default": "run"},
             "gpu_skip_reason": {"type": "str"},
             "driver_pending": {"type": "bool", "default": False},
             "seed": {"type": "int", "default": 0},
             "plan_digest": {"type": "str", "required": True},
             "state_dir": {"type": "path", "default": "/var/lib/gpufleet"},
-            "timeout": {"type": "int", "default": 300},
+            "timeout": {"type": "int", "default": 0},
             "ld_library_path": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
@@ -311,10 +342,11 @@ def main() -> None:
         module.exit_json(changed=False, verdict=None, path=path, files=files, msg=f"would verify: {names}")
     try:
         how = way(params)
+        written = verify_archive.write(params["script"])
         found = prove(params, how)
         changed = verdict_store.outcome(verdict_store.read(path)) != verdict_store.outcome(found)
         verdict_store.keep(params["state_dir"], found, max(1, params["keep"]))
-        changed = tell(params, how, found) or changed
+        changed = tell(params, how, found) or changed or written
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
     module.exit_json(changed=changed, verdict=found, path=path, files=files)
@@ -323,6 +355,7 @@ def main() -> None:
 def left(params: dict[str, Any]) -> list[str]:
     """What is written besides the verdict."""
     files = [
+        params["script"],
         verify_install.command_path(params["prefix"]),
         verify_install.program_path(params["prefix"]),
         verify_install.settings_path(params["state_dir"]),
@@ -338,7 +371,7 @@ def way(params: dict[str, Any]) -> verdict.How:
     how = verdict.How(
         script=params["script"],
         level=params["level"],
-        timeout=params["timeout"],
+        timeout=seconds(params),
         ld_library_path=tuple(params["ld_library_path"]),
         account=verify_account.find(params["user"]),
     )
@@ -356,6 +389,14 @@ def way(params: dict[str, Any]) -> verdict.How:
     return how._replace(runner=verify_srun.Srun(wish), scratch=params["state_dir"])
 
 
+def seconds(params: dict[str, Any]) -> int:
+    """How long the checks of one environment may take."""
+    if params["timeout"]:
+        return int(params["timeout"])
+    soaked = params["soak_seconds"] * (1 + params["gpus"]) if params["level"] == "health" else 0
+    return SECONDS[params["level"]] + int(soaked)
+
+
 def expected(params: dict[str, Any]) -> dict[str, Any]:
     """What of the node the script is told."""
     return {key: params[key] for key in verdict.EXPECTED_OF_NODE}
@@ -370,7 +411,15 @@ def prove(params: dict[str, Any], how: verdict.How) -> dict[str, Any]:
     if ours and not params["busy"]:
         verify_busy.require_free(gpu_holders.look())
     found = verdict.make_verdict(params["environments"], expected(params), how, plan_digest=params["plan_digest"])
+    if params["level"] == "health" and params["gpu_checks"] == "run":
+        found["environments"].append(of_node(verify_health.checks(gpu.collect())))
+        found["ok"] = all(each["ok"] for each in found["environments"])
     return {**found, "history": verdict_store.history(params["state_dir"])}
+
+
+def of_node(checks: list[dict[str, Any]]) -> dict[str, Any]:
+    """What belongs to no environment, in the form of one."""
+    return {"name": "node", "ok": not any(check["status"] == "failed" for check in checks), "checks": checks}
 
 
 def tell(params: dict[str, Any], how: verdict.How, found: dict[str, Any]) -> bool:

@@ -46,6 +46,8 @@ STANDING = (
     "max_age",
     "busy",
     "launcher",
+    "devices",
+    "toolkit",
 )
 # Sizes are told, not carried out: a better figure in the catalog is no reason to work on a node.
 SIZES = ("download_mib", "disk_mib")

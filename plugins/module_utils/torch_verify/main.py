@@ -64,8 +64,8 @@ def quiet_stdout() -> Any:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the checks and print what came of them; the exit status."""
-    parser = argparse.ArgumentParser(description="Prove that the PyTorch of this Python computes what it should.")
-    parser.add_argument("--expect", metavar="FILE.json", help="what the plan says; see the head of this file")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--expect", metavar="FILE.json", help="what the plan says; see above")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     parser.add_argument("--level", choices=levels.LEVELS, default="quick", help="how much is checked (default: quick)")
     options = parser.parse_args(arguments)

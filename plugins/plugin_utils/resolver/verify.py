@@ -60,6 +60,13 @@ def plan(decision: Decision, stages: dict[str, Row]) -> Row:
         "max_age": decision.wanted["verify_max_age"],
         "busy": decision.wanted["verify_busy"],
         "launcher": decision.wanted["verify_launcher"],
+        # What names a GPU before there is a driver is a table of ours.
+        "devices": [
+            {"name": device["name"], "memory_mib": device["memory_mib"]}
+            for device in seen
+            if device.get("detected_by") == "nvml"
+        ],
+        "toolkit": _toolkit(stages["cuda_toolkit"]),
     }
 
 
@@ -78,6 +85,11 @@ def _skip_reason(decision: Decision, gpus: int) -> str | None:
     if not gpus:
         return "the plan leaves the GPUs unused: no driver, or a CPU build of torch"
     return None
+
+
+def _toolkit(stage: Row) -> str | None:
+    """Where the toolkit lies that users build with, if one is planned."""
+    return next((each["path"] for each in stage.get("toolkits", []) if each["version"] == stage["default"]), None)
 
 
 def _pending(gpu: Row) -> bool:

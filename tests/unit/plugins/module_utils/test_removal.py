@@ -204,7 +204,9 @@ def full(node: Node) -> Node:
     )
     node.write("/var/lib/gpufleet/verdict.json", "{}\n")
     node.write("/var/lib/gpufleet/verdicts/2026-03-02T101112Z.json", "{}\n")
-    node.receipt("verify", files=[node.write(PREFIX + "/libexec/gpufleet_verify.py"), "/var/lib/gpufleet/verdict.json"])
+    node.receipt(
+        "verify", files=[node.write(PREFIX + "/libexec/gpufleet_verify.pyz"), "/var/lib/gpufleet/verdict.json"]
+    )
     return node
 
 
@@ -247,7 +249,7 @@ def test_a_dry_look_changes_nothing(full: Node) -> None:
 
 @pytest.mark.parametrize(
     ("path", "stage"),
-    [(BLACKLIST, "nvidia_driver"), (PROFILE, "pytorch"), (PREFIX + "/libexec/gpufleet_verify.py", "verify")],
+    [(BLACKLIST, "nvidia_driver"), (PROFILE, "pytorch"), (PREFIX + "/libexec/gpufleet_verify.pyz", "verify")],
 )
 def test_an_edited_file_stays_until_it_is_asked_for(full: Node, path: str, stage: str) -> None:
     full.at(path).write_text("mine\n")

@@ -17,6 +17,14 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import gpu_holders
 from ansible_collections.gpufleet.stack.plugins.modules import torch_check
 
 
+@pytest.fixture(autouse=True)
+def own_script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script of a test in the place of the real one; what writes the real one."""
+    write = torch_check.verify_archive.write
+    monkeypatch.setattr(torch_check.verify_archive, "write", lambda path: False)
+    return write
+
+
 def run(capsys: pytest.CaptureFixture[str], folder: Path, **more: Any) -> dict[str, Any]:
     """One execution of the module; this Python stands for the environment's."""
     arguments = {
@@ -78,6 +86,7 @@ def test_the_nodes_own_programs_know_the_verdict(tmp_path: Path, capsys: pytest.
     result = run(capsys, tmp_path, prometheus_dir=str(one), max_age=24)
     command = tmp_path / "prefix/bin/gpufleet-verify"
     assert result["files"] == [
+        str(tmp_path / "script.py"),
         str(command),
         str(tmp_path / "prefix/libexec/gpufleet_verify_node.py"),
         str(tmp_path / "state/gpufleet-verify.json"),
@@ -89,7 +98,7 @@ def test_the_nodes_own_programs_know_the_verdict(tmp_path: Path, capsys: pytest.
     # Elsewhere, or nowhere: what lay there would say for ever what was true once.
     assert run(capsys, tmp_path, prometheus_dir=str(other), max_age=24)["changed"] is True
     assert (list(one.iterdir()), [path.name for path in other.iterdir()]) == ([], ["gpufleet.prom"])
-    assert run(capsys, tmp_path, max_age=24)["files"] == result["files"][:3]
+    assert run(capsys, tmp_path, max_age=24)["files"] == result["files"][:4]
     assert list(other.iterdir()) == []
     assert run(capsys, tmp_path, max_age=24)["changed"] is False
     command.unlink()
@@ -160,3 +169,49 @@ def test_errors_have_a_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     result = run(capsys, tmp_path)
     assert result["failed"] and result["error"]["code"] == "GF-VERIFY-SCRIPT"
     assert result["msg"].startswith("GF-VERIFY-SCRIPT: ") and "mend:" in result["msg"]
+
+
+def test_the_real_script_is_written_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_script: Any
+) -> None:
+    monkeypatch.setattr(torch_check.verify_archive, "write", own_script)
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n", encoding="utf-8")
+    monkeypatch.setattr(torch_check.verdict, "script_environment", lambda *given: {"PYTHONPATH": str(tmp_path)})
+    result = run(capsys, tmp_path)
+    (only,) = result["verdict"]["environments"][0]["checks"]
+    assert "no torch here" in only["message"]
+    assert str(tmp_path / "script.py") in result["files"]
+    assert run(capsys, tmp_path)["changed"] is False
+
+
+@pytest.mark.parametrize(
+    ("level", "gpu_checks", "named"), [("health", "run", True), ("health", "skip", False), ("standard", "run", False)]
+)
+def test_the_health_of_the_node_is_told_beside_its_environments(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    level: str,
+    gpu_checks: str,
+    named: bool,
+) -> None:
+    row = {"index": 0, "ecc": {"uncorrected": 2, "remapped_rows": None}}
+    facts = {"devices": [row], "health": {"xid": None}, "fabric": {"needed": False}}
+    monkeypatch.setattr(torch_check.gpu, "collect", lambda: facts)
+    script(tmp_path, "passed")
+    found = run(capsys, tmp_path, level=level, gpu_checks=gpu_checks, gpu_skip_reason="none")["verdict"]
+    assert [each["name"] for each in found["environments"]] == ["default", *(["node"] if named else [])]
+    assert found["ok"] is not named
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ({"timeout": 0, "level": "quick"}, 300),
+        ({"timeout": 0, "level": "standard"}, 1800),
+        ({"timeout": 0, "level": "health"}, 1800 + 60 * 5),
+        ({"timeout": 7, "level": "health"}, 7),
+    ],
+)
+def test_a_higher_level_has_more_time(given: dict[str, Any], seconds: int) -> None:
+    assert torch_check.seconds({"gpus": 4, "soak_seconds": 60, **given}) == seconds
