@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.judge import judge
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.judge_figures import figures
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.judge_text import lines
 
-from .judging import METRICS, figure, measured, node, recorded, seeded
+from .judging import CPU, METRICS, figure, measured, node, recorded, seeded
 
 Fleet = dict[str, dict[str, Any]]
 SLOW = ("n017", "n064", "n101")
@@ -370,12 +371,13 @@ def values_that_are_no_numbers(noise: random.Random) -> Fleet:
     odd = (None, float("nan"), float("inf"), "fast", True)
     nodes["n3"]["verdict"]["performance"] = [figure("gpu_gemm_bf16", value) for value in odd]
     nodes["n4"]["verdict"]["performance"][0]["better"] = "bluer"
+    nodes["n5"]["verdict"]["performance"] = [figure("training_step", float("inf"))]
     return nodes
 
 
 def short_histories(noise: random.Random) -> Fleet:
     facts = recorded("debian12-a100")
-    return {"n1": node(facts, *measured(noise, slower=0.5), history=past(noise, 2))}
+    return {f"n{n}": node(facts, *measured(noise, slower=0.9), history=past(noise, 2)) for n in range(4)}
 
 
 ODDITIES = [
@@ -423,3 +425,32 @@ def test_a_group_as_torch_names_the_gpu() -> None:
     groups = {row["group"] for row in judge(nodes)["outliers"]}
     assert groups
     assert all(group.startswith("NVIDIA A100-PCIE-40GB (rev 2), ") for group in groups)
+
+
+KIND = "driver 535.309.01, torch 2.0.1+cu117"
+
+
+@pytest.mark.parametrize(
+    ("recording", "metric", "device", "group"),
+    [
+        ("debian12-a100", "gpu_gemm_bf16", 0, f"NVIDIA A100 PCIe 40GB, {KIND}"),
+        ("a100-mig", "gpu_gemm_bf16", 0, f"NVIDIA A100 MIG 3g.20gb, ECC on, {KIND}"),
+        ("a100-mig", "gpu_host_to_device", 0, f"NVIDIA A100 MIG 3g.20gb, ECC on, PCIe 4.0, {KIND}"),
+        # CUDA shows one instance and nothing else: what a second one would be nobody knows.
+        ("a100-mig", "gpu_gemm_bf16", 1, None),
+        ("mixed-v100-a100-h100", "gpu_gemm_bf16", 5, None),
+        ("debian12-none", "cpu_matmul", None, f"{CPU['model']} (64 threads), torch 2.0.1+cu117"),
+    ],
+)
+def test_what_equals_have_in_common(recording: str, metric: str, device: int | None, group: str | None) -> None:
+    there = node(recorded(recording), figure(metric, 1.0, device))
+    found = figures("n1", there["plan"], there["verdict"])
+    assert [each.group for each in found] == ([group] if group else [])
+
+
+def test_a_whole_gpu_with_mig_on_is_no_equal_of_one_with_mig_off() -> None:
+    """As torch names it, which does not say that MIG is on."""
+    there = node(recorded("a100-mig"), figure("gpu_gemm_bf16", 1.0))
+    check = {"name": "gpu_kernel:0", "status": "passed", "measured": {"device": "NVIDIA A100-SXM4-40GB"}}
+    there["verdict"]["environments"][0]["checks"].append(check)
+    assert figures("n1", there["plan"], there["verdict"])[0].group == f"NVIDIA A100-SXM4-40GB, MIG, ECC on, {KIND}"
