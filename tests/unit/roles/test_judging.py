@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible_collections.gpufleet.stack.plugins.action import fleet_report
 from ansible_collections.gpufleet.stack.plugins.plugin_utils import facts_cache
 
 from tests.unit.plugins.plugin_utils.judging import figure, measured, node, recorded, seeded, with_rules
@@ -124,6 +125,23 @@ def test_a_node_that_the_run_changed_is_looked_at_again_before_its_rules_are_ask
     there["plan"]["judging"]["look_again"] = True
     code, output = play(tmp_path, {"n1": host(there, **local)})
     assert code == 0, output
+
+
+def test_a_report_without_a_run_judges_by_the_kept_verdicts() -> None:
+    hosts = {name: {"gpufleet_plan": {**each["plan"], "verdict": each["verdict"]}} for name, each in fleet().items()}
+    variables = {
+        "hostvars": hosts,
+        "ansible_play_hosts": list(hosts),
+        "ansible_play_hosts_all": list(hosts),
+        "groups": {"all": list(hosts)},
+    }
+    arguments = {"facts": "live", "finished": False, "title": ""}
+    given = fleet_report._given(arguments, variables, None)
+    assert {outlier["host"] for outlier in given["judgement"]["outliers"]} == {"n7"}
+    assert given["judgement"]["rules"][0]["hosts_failing"] == ["n7"]
+    of_the_run = {"outliers": [], "rules": [], "too_few": [], "failing": {}}
+    hosts["n1"]["gpufleet_judgement"] = of_the_run
+    assert fleet_report._given(arguments, variables, None)["judgement"] == of_the_run
 
 
 def test_rules_that_cannot_be_meant_stop_a_run_before_any_node_is_touched(tmp_path: Path) -> None:

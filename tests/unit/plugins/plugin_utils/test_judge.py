@@ -80,11 +80,12 @@ def test_a_slow_node_is_told_with_its_worst_figure_and_what_to_do() -> None:
     assert lines({"outliers": [row, *others, past], "rules": [], "too_few": []}) == [
         "n7: slow - gpu_gemm_bf16 of GPU 3, 5 is at worst 148 TFLOP/s, the median of its 127 equals 231 (NVIDIA A100)",
         "  also training_step +22%",
-        "  look at nvidia-smi -q -d PERFORMANCE,CLOCK,TEMPERATURE,POWER: heat, a power limit, another process; then run again",
+        "  look at nvidia-smi -q -d PERFORMANCE,CLOCK,TEMPERATURE,POWER: heat, a power limit, another process;"
+        " then measure again: -e verify_max_age=0.01",
         "n10: slow - cpu_matmul is 99 TFLOP/s, the median of its 9 runs before 231",
         "  also cpu_matmul -36%",
         "  look at top, and the processor's frequency governor and power profile: another process, heat, a setting of the firmware;"
-        " then run again",
+        " then measure again: -e verify_max_age=0.01",
     ]
 
 
