@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 Row = dict[str, Any]
 BETTER = ("higher", "lower")
-# Figures that go over the GPU's slot.
+# Figures of a GPU that go over its slot, and those that the processor has a part in.
 TRANSFERS = ("gpu_host_to_device", "gpu_device_to_host")
+WITH_PROCESSOR = (*TRANSFERS, "training_step")
 
 
 class Figure(NamedTuple):
@@ -113,6 +114,8 @@ def _group(row: Row, plan: Row, verdict: Row, driver: str | None) -> str | None:
         parts = [_processor(plan["facts"]["node"]), torch]
     else:
         parts = [_gpu(row, plan["facts"]["gpu"], named), driver and f"driver {driver}", torch]
+        host = _processor(plan["facts"]["node"])
+        parts += [host] if host and row["metric"] in WITH_PROCESSOR else []
     return ", ".join(map(str, parts)) if all(parts) else None
 
 
@@ -123,8 +126,9 @@ def _processor(node: Row) -> str | None:
 
 def _gpu(row: Row, gpu: Row, environments: list[Row]) -> str | None:
     """The GPU as torch names it, else as the facts do, with what else its speed depends on."""
-    device = _device(gpu, row["device"])
-    name = _as_torch_says(environments, row["device"]) or _share(device) or device.get("name")
+    said = _as_torch_says(environments, row["device"])
+    device = _device(gpu, row["device"], said)
+    name = said or _share(device) or device.get("name")
     if not name:
         return None
     ecc = (device.get("ecc") or {}).get("enabled")
@@ -136,12 +140,19 @@ def _gpu(row: Row, gpu: Row, environments: list[Row]) -> str | None:
     return ", ".join(parts)
 
 
-def _device(gpu: Row, index: int) -> Row:
-    """The facts of the GPU that torch calls by this number; empty where they do not tell."""
+def _device(gpu: Row, index: int, said: str | None) -> Row:
+    """The facts of the GPU that torch calls by this number; empty where they do not tell.
+
+    CUDA numbers GPUs of several kinds by their speed and not by their slots: then one of the same name stands for it.
+    """
     devices = [each for each in gpu["devices"] if not each.get("passthrough")]
     divided = [each for each in devices if each["mig"].get("instances")]
     seen = divided[:1] or [each for each in devices if not each["mig"].get("enabled")]
-    return seen[index] if index < len(seen) else {}
+    if said is None:
+        kinds = {each.get("name") for each in seen}
+        return seen[index] if index < len(seen) and len(kinds) == 1 else {}
+    alike = [each for each in seen if said.startswith(each.get("name") or said)]
+    return seen[index] if index < len(seen) and seen[index] in alike else next(iter(alike), {})
 
 
 def _share(device: Row) -> str | None:

@@ -14,6 +14,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.judge_text import l
 from .judging import CPU, METRICS, figure, measured, node, recorded, seeded
 
 Fleet = dict[str, dict[str, Any]]
+KIND = "driver 535.309.01, torch 2.0.1+cu117"
 SLOW = ("n017", "n064", "n101")
 
 
@@ -280,6 +281,15 @@ def an_older_slot(noise: random.Random) -> Fleet:
     return {**nodes, **old}
 
 
+def another_server(noise: random.Random) -> Fleet:
+    """The same GPU beside a slower processor, which has a part in copies and in short steps."""
+    facts = recorded("debian12-a100")
+    facts["node"]["cpu"] = {"model": "Intel(R) Xeon(R) CPU E5-2650 v4 @ 2.20GHz", "threads": 48}
+    rows = [figure(metric, METRICS[metric][2] * 0.6) for metric in ("gpu_host_to_device", "gpu_device_to_host")]
+    rows.append(figure("training_step", 80.0))
+    return {**some("debian12-a100", 16, 0, noise), **{f"n{n}": node(facts, *rows) for n in range(20, 23)}}
+
+
 def another_driver(noise: random.Random) -> Fleet:
     facts = recorded("debian12-a100")
     return {
@@ -384,7 +394,7 @@ def short_histories(noise: random.Random) -> Fleet:
 ODDITIES = [
     idle_generation_1, a100_without_bridge, mig_on, mig_on_without_instances, consumer_cards_with_unknown_values, one_node_alone,
     too_few_of_a_kind, mixed_generations_in_a_fleet, mixed_generations_in_a_node, a_share_of_a_gpu, ecc_switched_off,
-    an_older_slot, another_driver, another_torch, two_environments, two_processors, an_unknown_processor, an_unknown_driver,
+    an_older_slot, another_server, another_driver, another_torch, two_environments, two_processors, an_unknown_processor, an_unknown_driver,
     a_gpu_of_a_guest, wsl_without_nvml, a_coarse_clock, one_much_faster, a_verdict_of_another_plan, verdicts_without_figures,
     values_that_are_no_numbers, short_histories,
 ]  # fmt: skip
@@ -400,10 +410,10 @@ def test_a_healthy_oddity_raises_nothing(oddity: Callable[[random.Random], Fleet
 def test_groups_that_are_too_small_are_told() -> None:
     nodes = too_few_of_a_kind(seeded(1))
     judgement = judge(nodes)
-    kind = "driver 535.309.01, torch 2.0.1+cu117"
+    cpu = f", {CPU['model']} (64 threads)"
     assert judgement["too_few"] == [
-        {"group": f"NVIDIA A100 PCIe 40GB, {more}{kind}", "hosts": ["n0", "n1", "n2", "n10"], "equals": 4}
-        for more in ("", "PCIe 4.0, ")
+        {"group": f"NVIDIA A100 PCIe 40GB, {group}", "hosts": ["n0", "n1", "n2", "n10"], "equals": 4}
+        for group in (KIND, f"PCIe 4.0, {KIND}{cpu}", f"{KIND}{cpu}")
     ]
     assert lines(judgement) == ["speed not compared with other nodes' (fewer than 5 of a kind in this run): n[0-2,10]"]
 
@@ -428,18 +438,21 @@ def test_a_group_as_torch_names_the_gpu() -> None:
     assert all(group.startswith("NVIDIA A100-PCIE-40GB (rev 2), ") for group in groups)
 
 
-KIND = "driver 535.309.01, torch 2.0.1+cu117"
-
-
 @pytest.mark.parametrize(
     ("recording", "metric", "device", "group"),
     [
         ("debian12-a100", "gpu_gemm_bf16", 0, f"NVIDIA A100 PCIe 40GB, {KIND}"),
         ("a100-mig", "gpu_gemm_bf16", 0, f"NVIDIA A100 MIG 3g.20gb, ECC on, {KIND}"),
-        ("a100-mig", "gpu_host_to_device", 0, f"NVIDIA A100 MIG 3g.20gb, ECC on, PCIe 4.0, {KIND}"),
+        (
+            "a100-mig",
+            "gpu_host_to_device",
+            0,
+            f"NVIDIA A100 MIG 3g.20gb, ECC on, PCIe 4.0, {KIND}, {CPU['model']} (64 threads)",
+        ),
         # CUDA shows one instance and nothing else: what a second one would be nobody knows.
         ("a100-mig", "gpu_gemm_bf16", 1, None),
-        ("mixed-v100-a100-h100", "gpu_gemm_bf16", 5, None),
+        # CUDA numbers GPUs of several kinds by their speed: without torch's word nobody knows which one it is.
+        ("mixed-v100-a100-h100", "gpu_gemm_bf16", 0, None),
         ("debian12-none", "cpu_matmul", None, f"{CPU['model']} (64 threads), torch 2.0.1+cu117"),
     ],
 )
@@ -455,3 +468,15 @@ def test_a_whole_gpu_with_mig_on_is_no_equal_of_one_with_mig_off() -> None:
     check = {"name": "gpu_kernel:0", "status": "passed", "measured": {"device": "NVIDIA A100-SXM4-40GB"}}
     there["verdict"]["environments"][0]["checks"].append(check)
     assert figures("n1", there["plan"], there["verdict"])[0].group == f"NVIDIA A100-SXM4-40GB, MIG, ECC on, {KIND}"
+
+
+def test_gpus_of_several_kinds_are_told_apart_by_what_torch_says() -> None:
+    facts = recorded("mixed-v100-a100-h100")
+    facts["gpu"]["devices"][2]["ecc"]["enabled"] = True
+    fastest = str(facts["gpu"]["devices"][2]["name"])
+    there = node(facts, figure("gpu_gemm_bf16", 1.0), figure("gpu_gemm_bf16", 1.0, 1))
+    for index, name in enumerate((fastest, "NVIDIA T1000")):
+        check = {"name": f"gpu_kernel:{index}", "status": "passed", "measured": {"device": name}}
+        there["verdict"]["environments"][0]["checks"].append(check)
+    found = figures("n1", there["plan"], there["verdict"])
+    assert [each.group for each in found] == [f"{fastest}, ECC on, {KIND}", f"NVIDIA T1000, {KIND}"]
