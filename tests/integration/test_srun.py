@@ -215,6 +215,25 @@ def test_a_job_that_hangs(node: World) -> None:
         answers(node)
 
 
+def test_a_gpu_that_somebody_uses(node: World) -> None:
+    """The device is a stand-in, its user is real."""
+    gpu = {"gpus": 1, "gpu_checks": "run"}
+    node.sh("node", "test -e /dev/nvidia0 || mknod -m 666 /dev/nvidia0 c 1 3")
+    node.sh("node", "systemd-run --unit=holder --uid=alice sh -c 'exec sleep 3000 </dev/nvidia0'")
+    try:
+        said = refused(node, "GF-VERIFY-BUSY", {**gpu, "launcher": "direct"})
+        assert "sleep (" in said and "of alice on /dev/nvidia0" in said
+        assert verify(node, {**gpu, "launcher": "direct", "busy": True}).rc == 0
+        assert "uses a GPU" in node.sh("node", f"{COMMAND} --run", check=False)
+        assert "passed just now" in node.sh("node", f"{COMMAND} --run --busy")
+        # Slurm knows better whose GPUs they are, and is asked for one; this one has none to give.
+        refused(node, "GF-VERIFY-SRUN-REFUSED", gpu)
+        assert verify(node, gpu, verify_srun_gres="").rc == 0
+        assert node.sh("node", "systemctl is-active holder") == "active"
+    finally:
+        node.sh("node", "systemctl stop holder; rm -f /dev/nvidia0")
+
+
 def test_slurms_health_check_drains_a_node_that_failed(node: World) -> None:
     assert verify(node).rc == 0
     write(node, "/etc/slurm/health-check", HEALTH_CHECK, "755")
