@@ -65,7 +65,8 @@ def history(state_dir: str, most: int = CARRIED) -> list[dict[str, Any]]:
 
 
 def _remembered(verdict: dict[str, Any]) -> dict[str, Any]:
-    environments = verdict.get("environments") or []
+    # What is of the node itself has no torch.
+    environments = [each for each in verdict.get("environments") or [] if each.get("torch_version")]
     versions = [str(environment.get("torch_version")) for environment in environments]
     if len(environments) > 1:
         versions = [f"{environment.get('name')} {version}" for environment, version in zip(environments, versions)]

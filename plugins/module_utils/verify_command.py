@@ -124,7 +124,8 @@ def weigh(
         return UNKNOWN, "the verdict does not say when it was made"
     if max_age and age > max_age:
         return UNKNOWN, f"the verdict is {age:.0f} hours old (more than {max_age:g})"
-    versions = ", ".join(f"torch {each.get('torch_version')}" for each in environments)
+    # What is of the node itself has no torch.
+    versions = ", ".join(f"torch {each['torch_version']}" for each in environments if each.get("torch_version"))
     gpus = f"driver {now['driver']}, {now['gpus']} GPUs" if now["driver"] else "no GPU"
     return PROVED, f"{age:.0f} hours ago, level {verdict.get('level', 'quick')}: {versions}; {gpus}"
 

@@ -340,6 +340,8 @@ def main() -> None:
     if module.check_mode:
         names = ", ".join(environment["name"] for environment in params["environments"])
         module.exit_json(changed=False, verdict=None, path=path, files=files, msg=f"would verify: {names}")
+    # Every user asks the program, and some user runs the script: a strict umask of root's would keep them out.
+    os.umask(0o022)
     try:
         how = way(params)
         written = verify_archive.write(params["script"])
@@ -419,7 +421,14 @@ def prove(params: dict[str, Any], how: verdict.How) -> dict[str, Any]:
 
 def of_node(checks: list[dict[str, Any]]) -> dict[str, Any]:
     """What belongs to no environment, in the form of one."""
-    return {"name": "node", "ok": not any(check["status"] == "failed" for check in checks), "checks": checks}
+    return {
+        "name": "node",
+        "torch_version": None,
+        "interpreter": None,
+        "python": None,
+        "ok": not any(check["status"] == "failed" for check in checks),
+        "checks": checks,
+    }
 
 
 def tell(params: dict[str, Any], how: verdict.How, found: dict[str, Any]) -> bool:

@@ -86,7 +86,7 @@ def _driver(plan: Row, verdict: Row) -> str | None:
 
 def _torch(verdict: Row) -> str:
     """The versions of torch as the history of a verdict writes them."""
-    environments = verdict.get("environments") or []
+    environments = [each for each in verdict.get("environments") or [] if each.get("torch_version")]
     versions = [str(each.get("torch_version")) for each in environments]
     if len(environments) > 1:
         versions = [f"{each.get('name')} {version}" for each, version in zip(environments, versions, strict=True)]

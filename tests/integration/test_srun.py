@@ -117,6 +117,8 @@ def verify(world: World, stage: dict[str, Any] | None = None, **variables: Any) 
         "environments": [environment],
         "gpus": 0,
         "compute_capabilities": [],
+        "devices": [],
+        "toolkit": None,
         "gpu_checks": "skip",
         "gpu_skip_reason": "the test's node has no GPU",
         "driver_pending": False,

@@ -109,5 +109,6 @@ def test_foreign_and_broken_files_are_no_history(tmp_path: Path) -> None:
 def test_each_of_several_environments_is_named_in_the_history(tmp_path: Path) -> None:
     names = {"default": "2.0.1", "new": "2.7.0"}
     environments = [{"name": name, "torch_version": names[name], "ok": True, "checks": [check()]} for name in names]
+    environments.append({"name": "node", "torch_version": None, "ok": True, "checks": [check()]})
     verdict_store.keep(str(tmp_path), _verdict(at="2026-03-03T00:00:00Z", environments=environments))
     assert verdict_store.history(str(tmp_path))[0]["torch"] == "default 2.0.1, new 2.7.0"

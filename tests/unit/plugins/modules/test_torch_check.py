@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.gpufleet.stack.plugins.module_utils import gpu_holders
@@ -23,6 +24,9 @@ def own_script(monkeypatch: pytest.MonkeyPatch) -> Any:
     write = torch_check.verify_archive.write
     monkeypatch.setattr(torch_check.verify_archive, "write", lambda path: False)
     return write
+
+
+SCHEMA = Path(__file__).resolve().parents[4] / "docs" / "verdict.schema.json"
 
 
 def run(capsys: pytest.CaptureFixture[str], folder: Path, **more: Any) -> dict[str, Any]:
@@ -104,6 +108,20 @@ def test_the_nodes_own_programs_know_the_verdict(tmp_path: Path, capsys: pytest.
     command.unlink()
     assert run(capsys, tmp_path, max_age=24)["changed"] is True
     assert subprocess.run([command, "--run"], check=False, capture_output=True).returncode == 1
+
+
+def test_everybody_may_read_and_ask_whatever_the_umask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script(tmp_path, "passed")
+    former = os.umask(0o077)
+    try:
+        result = run(capsys, tmp_path, prometheus_dir=str(tmp_path / "textfiles"))
+    finally:
+        os.umask(former)
+    # The script is this test's own, in pytest's own directory.
+    (former_verdict,) = (tmp_path / "state/verdicts").iterdir()
+    for path in map(Path, [*result["files"][1:], result["path"], former_verdict]):
+        assert path.stat().st_mode & 0o044 == 0o044, path
+        assert path.parent.stat().st_mode & 0o055 == 0o055, path.parent
 
 
 def look(users: list[dict[str, Any]], unseen: int = 0) -> gpu_holders.Look:
@@ -199,7 +217,9 @@ def test_the_health_of_the_node_is_told_beside_its_environments(
     facts = {"devices": [row], "health": {"xid": None}, "fabric": {"needed": False}}
     monkeypatch.setattr(torch_check.gpu, "collect", lambda: facts)
     script(tmp_path, "passed")
-    found = run(capsys, tmp_path, level=level, gpu_checks=gpu_checks, gpu_skip_reason="none")["verdict"]
+    more = {"gpu_checks": gpu_checks, "gpu_skip_reason": "none", "prometheus_dir": str(tmp_path)}
+    found = run(capsys, tmp_path, level=level, **more)["verdict"]
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8"))).validate(found)
     assert [each["name"] for each in found["environments"]] == ["default", *(["node"] if named else [])]
     assert found["ok"] is not named
 
