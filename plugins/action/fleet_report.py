@@ -130,7 +130,8 @@ def _from_run(args: Row, variables: Row) -> dict[str, Row]:
             "verdict": verified or _mapping((plan or {}).get("verdict")),
             "reachable": plan is not None or host in standing,
             "error": own.get("gpufleet_error"),
-            "finished": args["finished"] and verified is not None and host in standing,
+            "finished": args["finished"] and host in standing,
+            "verified": verified is not None,
         }
     return nodes
 

@@ -46,7 +46,8 @@ def drift(nodes: dict[str, Row], former: Row | None) -> Row:
     changed = _folded(nodes, "changes", ("part", "from", "to"))
     altered = _folded(nodes, "drift", ("part", "what"))
     for group in altered:
-        group["mended"] = all(nodes[host]["state"] == "verified" for host in group["nodes"])
+        same = [each for host in group["nodes"] for each in nodes[host]["drift"] if _same(each, group)]
+        group["mended"] = all(each["mended"] for each in same)
     there = set((former or {}).get("nodes", ()))
     new = sorted(set(nodes) - there, key=natural) if former else []
     gone = sorted(there - set(nodes), key=natural)
@@ -58,6 +59,10 @@ def drift(nodes: dict[str, Row], former: Row | None) -> Row:
         "new": {"nodes": new, "names": names_of(new)},
         "gone": {"nodes": gone, "names": names_of(gone)},
     }
+
+
+def _same(each: Row, group: Row) -> bool:
+    return bool(each["part"] == group["part"] and each["what"] == group["what"])
 
 
 def names_of(hosts: list[str]) -> str:

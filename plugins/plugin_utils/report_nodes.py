@@ -60,7 +60,8 @@ KEYS = set(EMPTY)
 def node_row(node: Row, at: str) -> Row:
     """The row of a node.
 
-    :param node: plan, verdict, reachable, error and finished (the run's roles came to their end on it); docs/contracts.md.
+    :param node: plan, verdict, reachable, error, finished (the run's roles came to their end on it) and verified (verify was one
+        of them); docs/contracts.md.
     """
     plan, verdict = node.get("plan"), node.get("verdict")
     row: Row = {**EMPTY, "state": _state(node), "at": at}
@@ -69,7 +70,7 @@ def node_row(node: Row, at: str) -> Row:
     current = None
     if plan is not None and plan["ok"]:
         current = verdict if _is_of(verdict, plan) else None
-        row.update(_software(plan, current, bool(node.get("finished"))), drift=_drift(plan))
+        row.update(_software(plan, current, bool(node.get("finished"))), drift=_drift(plan, bool(node.get("finished"))))
         row["use"] = [clean(f". {each['link']}/bin/activate") for each in plan["stages"]["pytorch"]["environments"]]
     if current is not None:
         row.update(_proof(current))
@@ -90,9 +91,9 @@ def _state(node: Row) -> str:
         return "reboot"
     if not verdict["ok"]:
         return "failed"
-    if node.get("finished"):
+    if node.get("finished") and node.get("verified", True):
         return "verified"
-    if plan.get("drift"):
+    if plan.get("drift") and not node.get("finished"):
         return "drifted"
     return "unverified" if any(stage["needed"] for stage in plan["stages"].values()) else "verified"
 
@@ -214,9 +215,14 @@ def _loss(verdict: Row) -> list[list[float]]:
     return []
 
 
-def _drift(plan: Row) -> list[Row]:
+def _drift(plan: Row, finished: bool) -> list[Row]:
+    """What is not as its receipt says; a run whose roles came to their end has put it right where the role was in it."""
     return [
-        {"part": LABELS.get(role, clean(role)), "what": clean(what)}
+        {
+            "part": LABELS.get(role, clean(role)),
+            "what": clean(what),
+            "mended": finished and bool(plan["stages"].get(role, {}).get("needed")),
+        }
         for role, found in (plan.get("drift") or {}).items()
         for what in found
     ]
@@ -253,7 +259,7 @@ def _problems(state: str, node: Row, verdict: Row | None) -> list[Row]:
         names = ", ".join(dict.fromkeys(each.check["name"].partition(":")[0] for each in failed))
         return [_problem("GF-VERIFY-FAILED", f"{names} did not pass", details, report.remedies(failed))]
     if state == "drifted" and plan is not None:
-        details = [f"{each['part']}: {each['what']}" for each in _drift(plan)]
+        details = [f"{each['part']}: {each['what']}" for each in _drift(plan, finished=False)]
         cause = "somebody or something other than this collection changed it"
         return [_problem("GF-REPORT-DRIFT", "it is no longer as it was left", details, [(cause, "run the playbook")])]
     if state == "unverified" and plan is not None:
@@ -273,7 +279,9 @@ def _unverified(plan: Row, node: Row) -> Row:
     details = [str(node["error"])] if node.get("error") else needed
     if node.get("verdict") is None:
         cause = "verify did not run on it: the run left it out (--tags), or stopped before it"
-    else:
+    elif not _is_of(node["verdict"], plan):
         cause = "its last verdict is about another plan"
+    else:
+        cause = "it changed, or has to, since its last verdict"
     mend = "run the playbook for it; where it stopped, its error is in the output of the run"
     return _problem("GF-REPORT-UNVERIFIED", "it was not verified as it is planned", details, [(cause, mend)])

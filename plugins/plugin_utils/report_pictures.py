@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import median
 from typing import Any
 
@@ -15,7 +16,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.report_text import 
 Row = dict[str, Any]
 Point = tuple[float, float]
 
-BINS = 36
+FEWEST_BINS, MOST_BINS = 8, 36
 # A colour for each kind of device; kinds beyond that are one.
 KINDS_SHOWN = 4
 MARKS_SHOWN = 12
@@ -27,7 +28,7 @@ SMALLEST_LOSS = 1e-9
 
 
 def pictures(document: Row) -> list[Row]:
-    """Every picture that there is something to show in: {title, about, x, y, logarithmic, series[], summary}.
+    """Every picture that there is something to show in: {title, about, x, y, logarithmic, logarithmic_x, whole, series[], summary}.
 
     A series is {name, kind (line | area | stray | marks), points[], labels[], note}.
     """
@@ -100,11 +101,13 @@ def _distribution(metric: str, rows: dict[str, Row], outliers: list[Row]) -> Row
     }
     low = min(share for found in shares.values() for share, _host, _device in found)
     high = max(share for found in shares.values() for share, _host, _device in found)
-    width = (high - low) / BINS or 1.0
+    total = sum(map(len, shares.values()))
+    bins = min(max(round(2 * math.sqrt(total)), FEWEST_BINS), MOST_BINS)
+    width = (high - low) / bins or 1.0
     told = {(each["host"], each["device"]) for each in outliers if each["metric"] == metric}
     series, marked = [], []
     for kind, found in shares.items():
-        counts = _counts([share for share, _host, _device in found], low, width)
+        counts = _counts([share for share, _host, _device in found], low, width, bins)
         series.append(_series(kind, "area", _steps(counts, low, width), note=f"{number(middles[kind])} {unit}"))
         for share, host, device in found:
             if (host, device) in told:
@@ -117,7 +120,6 @@ def _distribution(metric: str, rows: dict[str, Row], outliers: list[Row]) -> Row
         points = [(share, top * (place + 1) / (len(marked) + 1)) for place, (share, _name) in enumerate(marked)]
         series.append(_series("outlier", "marks", points, [name for _share, name in marked], note=names))
     what = "node" if all(device is None for found in values.values() for _v, _h, device in found) else "GPU"
-    total = sum(map(len, values.values()))
     told_middles = [f"{kind} {number(middle)} {unit}" for kind, middle in middles.items()]
     return {
         "title": metric_label(metric),
@@ -125,6 +127,7 @@ def _distribution(metric: str, rows: dict[str, Row], outliers: list[Row]) -> Row
         "x": "% of the median",
         "y": f"{what}s",
         "logarithmic": False,
+        "whole": True,
         "series": series,
         "summary": f"median: {'; '.join(told_middles)}" + (f"; outliers: {names}" if names else ""),
     }
@@ -154,14 +157,10 @@ def _fewest(values: dict[str, list[tuple[float, str, Any]]]) -> dict[str, list[t
     return {**found, OTHERS: rest} if rest else found
 
 
-def _bin(value: float, low: float, width: float) -> int:
-    return min(int((value - low) / width), BINS - 1)
-
-
-def _counts(values: list[float], low: float, width: float) -> list[int]:
-    counts = [0] * BINS
+def _counts(values: list[float], low: float, width: float, bins: int) -> list[int]:
+    counts = [0] * bins
     for value in values:
-        counts[_bin(value, low, width)] += 1
+        counts[min(int((value - low) / width), bins - 1)] += 1
     return counts
 
 

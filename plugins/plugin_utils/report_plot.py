@@ -98,8 +98,9 @@ def draw(picture: Row) -> str:
             for (x, y), label in zip(series["points"], labels)
         ]
         chart.add(None, values, stroke=not marks, show_dots=marks)
-    chart.x_labels = across.ticks([x for x, _y in points], X_LABELS)
-    chart.y_labels = up.ticks([0.0 if not picture["logarithmic"] else points[0][1], *(y for _x, y in points)], Y_LABELS)
+    chart.x_labels = across.ticks([x for x, _y in points], X_LABELS, inside=True)
+    heights = [y for _x, y in points] + ([] if picture["logarithmic"] else [0.0])
+    chart.y_labels = up.ticks(heights, Y_LABELS, finest=1.0 if picture.get("whole") else 0.0)
     drawn: str = chart.render(is_unicode=True)
     return drawn
 
@@ -113,12 +114,13 @@ class _Linear:
     def back(self, place: Any) -> float:
         return float(place)
 
-    def ticks(self, values: list[float], most: int) -> list[float]:
-        """Round numbers that cover all values."""
+    def ticks(self, values: list[float], most: int, finest: float = 0.0, inside: bool = False) -> list[float]:
+        """Round numbers that cover all values, no closer than ``finest``."""
         low, high = min(values), max(values)
         span = (high - low) or 1.0
         step = 10 ** math.floor(math.log10(span / most))
         step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= most)
+        step = max(step, finest)
         return [round(place * step, 9) for place in range(math.floor(low / step), math.ceil(high / step) + 1)]
 
 
@@ -131,10 +133,10 @@ class _Logarithmic(_Linear):
     def back(self, place: Any) -> float:
         return float(10 ** float(place))
 
-    def ticks(self, values: list[float], most: int) -> list[float]:
-        low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-        if most == X_LABELS:
-            low, high = math.ceil(math.log10(min(values))), math.floor(math.log10(max(values)))
+    def ticks(self, values: list[float], most: int, finest: float = 0.0, inside: bool = False) -> list[float]:
+        """Powers of ten that cover all values, or lie between them."""
+        below, above = math.log10(min(values)), math.log10(max(values))
+        low, high = (math.ceil(below), math.floor(above)) if inside else (math.floor(below), math.ceil(above))
         return [float(power) for power in range(low, high + 1, max(1, round((high - low) / most)))]
 
 
@@ -146,7 +148,7 @@ def _short(value: Any) -> str:
     number = float(value)
     if number and (abs(number) < 0.01 or abs(number) >= 100_000):
         return f"{number:.0e}".replace("e-0", "e-").replace("e+0", "e")
-    return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"
+    return f"{number:,.0f}" if abs(number) >= 1000 or number == int(number) else f"{number:.4g}"
 
 
 def _kept(root: Any, kinds: list[str]) -> Any:

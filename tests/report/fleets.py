@@ -232,7 +232,7 @@ def trouble(nodes: dict[str, Row], dice: random.Random) -> None:
     for name in names[1 : max(2, len(names) // 40) + 1]:
         kind = kind_of(names.index(name) + 1)
         mine = altered if kind != 2 else {"pytorch": altered["pytorch"]}
-        nodes[name] = node(plan(kind, ("pytorch", "verify"), drift=mine), verdict(kind, dice, host=name))
+        nodes[name] = node(plan(kind, (*mine, "verify"), drift=mine), verdict(kind, dice, host=name))
     if len(names) < 30:
         return
     waiting = check(

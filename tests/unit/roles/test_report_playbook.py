@@ -161,3 +161,22 @@ def test_none_and_a_dry_run_write_nothing(site: Site, given: dict[str, Any], opt
     assert code == 0, output
     assert not site.report.exists()
     assert not (site.directory / "none").exists()
+
+
+def test_a_look_at_this_machine_and_a_node_that_does_not_answer(site: Site) -> None:
+    here = {
+        **NOWHERE,
+        "ansible_connection": "local",
+        "ansible_become": False,
+        "ansible_python_interpreter": sys.executable,
+        "gpufleet_gpu_sysroot": str(ROOT / "tests/fixtures/nodes/h100-x8-nvswitch"),
+        "gpufleet_prefix": str(site.directory / "prefix"),
+    }
+    gone = {"ansible_host": "127.0.0.1", "ansible_port": 1}
+    code, output = site.play({"gone": gone, "here": here}, gpufleet_facts="live")
+    assert code == 4, output
+    nodes = site.document()["nodes"]
+    assert (nodes["gone"]["state"], nodes["gone"]["problems"][0]["code"]) == ("lost", "GF-REPORT-LOST")
+    assert nodes["here"]["state"] in ("unverified", "refused")
+    assert nodes["here"]["gpu"] == "8 × NVIDIA H100 SXM5 80GB"
+    assert (site.facts / "here.json").exists()

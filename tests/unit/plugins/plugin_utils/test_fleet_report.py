@@ -82,6 +82,8 @@ def test_a_verdict_of_the_first_schema_is_read_too() -> None:
             "GF-REPORT-DRIFT",
         ),
         ({**healthy(), "plan": fleets.plan(0, drift={"pytorch": ["a file is gone"]})}, "verified", None),
+        ({**healthy(), "verified": False}, "verified", None),
+        ({**healthy(), "plan": fleets.plan(0, ("pytorch",)), "verified": False}, "unverified", "GF-REPORT-UNVERIFIED"),
     ],
 )
 def test_states(node: Row, state: str, code: str | None) -> None:
@@ -107,6 +109,18 @@ def test_versions_that_the_run_brought_are_those_of_the_plan() -> None:
     assert (finished["driver"], finished["cuda"]) == ("570", "11.8")
     stopped = report({"n1": {**node, "finished": False}})["nodes"]["n1"]
     assert (stopped["driver"], stopped["cuda"]) == (None, None)
+
+
+def test_drift_is_put_right_by_a_role_that_ran_to_its_end() -> None:
+    drift = {"pytorch": ["a file is gone"]}
+    found = {
+        "n1": {**healthy(), "plan": fleets.plan(0, ("pytorch",), drift=drift)},
+        "n2": {**healthy(), "plan": fleets.plan(0, drift=drift)},  # left out by the run's tags
+        "n3": {**healthy(), "plan": fleets.plan(0, ("pytorch",), drift=drift), "finished": False},
+    }
+    document = report(found)
+    assert [row["drift"][0]["mended"] for row in document["nodes"].values()] == [True, False, False]
+    assert [(group["names"], group["mended"]) for group in document["drift"]["altered"]] == [("n[1-3]", False)]
 
 
 # ---- what to do ---------------------------------------------------------------------------------------------------------
