@@ -35,7 +35,7 @@ def core(version: str) -> Path:
         lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
         needs = [line for line in lines if line[:1] not in ("#", "") and not line.startswith("ansible-core")]
         test = (ROOT / "requirements-test.txt").read_text(encoding="utf-8").splitlines()
-        needs += [line for line in test if line.startswith(("pytest=", "jsonschema="))]
+        needs += [line for line in test if line.startswith(("pytest=", "jsonschema=", "markdown-it-py="))]
         needs += [f"ansible-core=={version}.*"]
         environment = {"UV_SYSTEM_CERTS": "1", **os.environ}
         subprocess.run([uv, "venv", "--quiet", "--clear", "--python", python, str(folder)], check=True, env=environment)
