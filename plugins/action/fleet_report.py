@@ -129,7 +129,7 @@ def _from_run(args: Row, variables: Row) -> dict[str, Row]:
             "plan": plan,
             "verdict": verified or _mapping((plan or {}).get("verdict")),
             "reachable": plan is not None or host in standing,
-            "error": own.get("gpufleet_error"),
+            "error": None,
             "finished": args["finished"] and host in standing,
             "verified": verified is not None,
         }

@@ -36,7 +36,7 @@ options:
     type: str
     default: ""
   finished:
-    description: Whether the roles ran in this play, so that a node which came to its end is as it was planned.
+    description: Whether all roles ran in this play, so that a node which came to its end is as it was planned.
     type: bool
     default: true
   required:

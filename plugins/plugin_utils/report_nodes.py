@@ -95,7 +95,9 @@ def _state(node: Row) -> str:
         return "verified"
     if plan.get("drift") and not node.get("finished"):
         return "drifted"
-    return "unverified" if any(stage["needed"] for stage in plan["stages"].values()) else "verified"
+    # The plan was made before verify ran, where it did.
+    left = [role for role, stage in plan["stages"].items() if stage["needed"]]
+    return "unverified" if set(left) - ({"verify"} if node.get("verified", True) else set()) else "verified"
 
 
 def _is_of(verdict: Row | None, plan: Row) -> bool:
@@ -145,13 +147,16 @@ def _software(plan: Row, verdict: Row | None, finished: bool) -> Row:
         if (found := measured.get((each["name"], "torch_version")) or (finished and each["torch_version"]))
     ]
     first = environments[0]["name"] if environments else ""
+    # What a verdict says is newer than the facts, and exact where a plan says a series.
+    seen = verdict or {}
+    python = next((each.get("python") for each in seen.get("environments", []) if each["name"] == first), None)
     own = measured.get((first, "torch_cudnn_version"))
     cudnn = there("cudnn", stages["cudnn"]["wanted"])
     return {
-        "driver": known(plan["stages"]["nvidia_driver"].get("version") if replaced else loaded),
+        "driver": known(seen.get("driver") or (plan["stages"]["nvidia_driver"].get("version") if replaced else loaded)),
         "cuda": there("cuda_toolkit", stages["cuda_toolkit"]["wanted"]),
         "cudnn": cudnn or (clean(f"{own} (torch's)") if own else None),
-        "python": there("python", plan["stages"]["python"].get("version")),
+        "python": known(python) or there("python", plan["stages"]["python"].get("version")),
         "torch": known(", ".join(torch)) or there("pytorch", None),
     }
 

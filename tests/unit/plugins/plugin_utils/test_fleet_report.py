@@ -83,6 +83,12 @@ def test_a_verdict_of_the_first_schema_is_read_too() -> None:
         ),
         ({**healthy(), "plan": fleets.plan(0, drift={"pytorch": ["a file is gone"]})}, "verified", None),
         ({**healthy(), "verified": False}, "verified", None),
+        ({**healthy(), "plan": fleets.plan(0, ("verify",)), "finished": False}, "verified", None),
+        (
+            {**healthy(), "plan": fleets.plan(0, ("verify",)), "finished": False, "verified": False},
+            "unverified",
+            "GF-REPORT-UNVERIFIED",
+        ),
         ({**healthy(), "plan": fleets.plan(0, ("pytorch",)), "verified": False}, "unverified", "GF-REPORT-UNVERIFIED"),
     ],
 )
@@ -98,6 +104,14 @@ def test_a_verdict_about_another_plan_proves_nothing() -> None:
     row = report({"n1": node})["nodes"]["n1"]
     assert (row["state"], row["verdict"], row["checks"]) == ("unverified", None, [])
     assert row["problems"][0]["causes"][0]["cause"] == "its last verdict is about another plan"
+
+
+def test_versions_that_the_verdict_measured_come_first() -> None:
+    node = healthy()
+    node["verdict"].update(driver="570.1.2")
+    node["verdict"]["environments"][0]["python"] = "3.11.9"
+    row = report({"n1": node})["nodes"]["n1"]
+    assert (row["driver"], row["python"]) == ("570.1.2", "3.11.9")
 
 
 def test_versions_that_the_run_brought_are_those_of_the_plan() -> None:
