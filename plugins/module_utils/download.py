@@ -74,6 +74,11 @@ def fetch(url: str, path: str, sha256: str, size: int | None = None, timeout: fl
     raise _unreachable(url, reason)
 
 
+def size_of(fetched: bool, url: str, path: str) -> int:
+    """The bytes that ``fetch`` brought over a network, for results; its file is at ``path``."""
+    return os.path.getsize(path) if fetched and not url.startswith("file:") else 0
+
+
 def _receive(url: str, part: str, size: int | None, timeout: float) -> None:
     """Receive the file into ``part``, from where the part ends."""
     have = _length(part)

@@ -43,8 +43,9 @@ def build(wanted: Wanted, uv: str, lock: int) -> Survey:
             pass
         make_skeleton(wanted, uv, lock)
         if not _link_to_twin(wanted, uv, lock):
-            install(wanted, uv, lock, [])
+            fetched = install(wanted, uv, lock, [])
             state = heal(wanted, uv, lock)
+            state.fetched_bytes += fetched
             add_hooks(wanted)
             prove(wanted.name, wanted.path, wanted.torch_version, wanted.cuda, wanted.companions)
         complete(wanted)
@@ -73,9 +74,9 @@ def repair(wanted: Wanted, uv: str, lock: int, state: Survey) -> Survey:
     """Mend only what is damaged, in place: jobs of users may be running from this environment."""
     if state.skeleton:
         make_skeleton(wanted, uv, lock)
-    if state.damaged:
-        _reinstall(wanted, uv, lock, sorted(state.damaged))
+    fetched = _reinstall(wanted, uv, lock, sorted(state.damaged)) if state.damaged else 0
     state = heal(wanted, uv, lock)
+    state.fetched_bytes += fetched
     add_hooks(wanted)
     prove(wanted.name, wanted.path, wanted.torch_version, wanted.cuda, wanted.companions)
     complete(wanted)
@@ -89,8 +90,11 @@ def make_skeleton(wanted: Wanted, uv: str, lock: int) -> None:
         handle.write(wanted.lock_text)
 
 
-def install(wanted: Wanted, uv: str, lock: int, reinstall: list[str]) -> None:
-    """Install what is missing from the lock, and the named packages anew. What users added themselves stays."""
+def install(wanted: Wanted, uv: str, lock: int, reinstall: list[str]) -> int:
+    """Install what is missing from the lock, and the named packages anew. What users added themselves stays.
+
+    :returns: the bytes of the wheels that had to be fetched, as the lock has them.
+    """
     python = os.path.join(wanted.path, "bin", "python")
     command = [uv, "pip", "install", "--no-index", "--only-binary", ":all:", "--python", python]
     for name in reinstall:
@@ -101,11 +105,12 @@ def install(wanted: Wanted, uv: str, lock: int, reinstall: list[str]) -> None:
         # From the cache alone where it has everything: uv would ask for each wheel again, and fetch it again from a mirror
         # that forbids keeping answers. The lock's SHA-256 decides either way.
         if _from_cache(wanted, lock, [*whole, lock_file]):
-            return
+            return 0
         part = os.path.join(wanted.path, "pylock.part.toml")
         try:
-            _write_lacking(wanted, lock, [*command, "--requirements"], lock_file, part, reinstall)
+            size = _write_lacking(wanted, lock, [*command, "--requirements"], lock_file, part, reinstall)
             _uv(wanted, lock, [*whole, part], f"environment {wanted.name}")
+            return size
         finally:
             if os.path.lexists(part):
                 os.unlink(part)
@@ -118,8 +123,11 @@ def _from_cache(wanted: Wanted, lock: int, command: list[str]) -> bool:
 
 def _write_lacking(
     wanted: Wanted, lock: int, command: list[str], lock_file: str, part: str, reinstall: list[str]
-) -> None:
-    """Install what the cache has, package by package, and write a lock of the others: one wheel must not cost all of them."""
+) -> int:
+    """Install what the cache has, package by package, and write a lock of the others: one wheel must not cost all of them.
+
+    :returns: how large the others are; from a directory of the node nothing is fetched.
+    """
     with open(lock_file, encoding="utf-8") as handle:
         head, *packages = handle.read().split(PACKAGE)
     lacking = []
@@ -134,16 +142,19 @@ def _write_lacking(
             lacking.append(each)
     with open(part, "w", encoding="utf-8") as handle:
         handle.write(head + "".join(PACKAGE + each for each in lacking))
+    if wanted.wheelhouse and not wheelhouse.is_served(wanted.wheelhouse):
+        return 0
+    return sum(each["size"] or 0 for each in wheelhouse.locked_files("".join(lacking)))
 
 
-def _reinstall(wanted: Wanted, uv: str, lock: int, names: list[str]) -> None:
-    """Install packages anew from the index.
+def _reinstall(wanted: Wanted, uv: str, lock: int, names: list[str]) -> int:
+    """Install packages anew from the index; answers the bytes that were fetched.
 
     uv makes hard links from its cache: a file edited in an environment is edited in the cache too, so what the cache
     has of these packages goes first.
     """
     _uv(wanted, lock, [uv, "cache", "clean", *names], "wheel cache")
-    install(wanted, uv, lock, names)
+    fetched = install(wanted, uv, lock, names)
     site = site_packages(wanted.path)
     locked = locked_packages(wanted.lock_text)
     for name, found in (installed_packages(site) if site else {}).items():
@@ -151,6 +162,7 @@ def _reinstall(wanted: Wanted, uv: str, lock: int, names: list[str]) -> None:
             # uv removes another version by its RECORD; one without a usable RECORD stays behind.
             if name in names and version != locked.get(name):
                 shutil.rmtree(directory)
+    return fetched
 
 
 def add_hooks(wanted: Wanted) -> None:
@@ -165,7 +177,7 @@ def heal(wanted: Wanted, uv: str, lock: int) -> Survey:
     state = Survey(present=True)
     state.damaged, state.checked_bytes = check_packages(wanted.path, wanted.lock_text, None)
     if state.damaged:
-        _reinstall(wanted, uv, lock, sorted(state.damaged))
+        state.fetched_bytes = _reinstall(wanted, uv, lock, sorted(state.damaged))
         state.damaged, state.checked_bytes = check_packages(wanted.path, wanted.lock_text, None)
     if state.damaged:
         raise GpufleetError(

@@ -34,6 +34,7 @@ class Survey:
     damaged: dict[str, str] = field(default_factory=dict)
     linked: bool = False
     checked_bytes: int = 0
+    fetched_bytes: int = 0
 
     def healthy(self) -> bool:
         """Whether the environment itself needs no work."""

@@ -64,6 +64,7 @@ def ensure(wanted: Wanted, check_mode: bool = False) -> dict[str, Any]:
         "action": action,
         "because": state.reasons(),
         "bytes": state.checked_bytes,
+        "fetched_bytes": state.fetched_bytes,
         "seconds": round(time.monotonic() - began, 2),
         "pruned": pruned.gone,
         "kept": pruned.kept,
@@ -119,7 +120,7 @@ def _converge(wanted: Wanted, lock: int) -> Survey:
             if state.present
             else environment_build.build(wanted, uv, lock)
         )
-        former.checked_bytes = state.checked_bytes
+        former.checked_bytes, former.fetched_bytes = state.checked_bytes, state.fetched_bytes
         uv_tool.tidy_cache(wanted.cache_dir)
     else:
         prove(wanted.name, wanted.path, wanted.torch_version, wanted.cuda, wanted.companions)

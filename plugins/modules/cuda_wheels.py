@@ -75,6 +75,11 @@ path:
   returned: always
   type: str
   sample: /opt/gpufleet/cuda/13.0
+fetched_bytes:
+  description: Bytes of the wheels that were fetched now.
+  returned: always
+  type: int
+  sample: 1466957004
 """
 
 import os
@@ -92,16 +97,22 @@ WHEEL = {
 }
 
 
-def install(path: str, version: str, wheels: list[dict[str, str]], digests: list[str], base: str) -> None:
-    """Fetch and unpack. Wheels lie beside the directory, so that the next run goes on where one was cut off."""
+def install(path: str, version: str, wheels: list[dict[str, str]], digests: list[str], base: str) -> int:
+    """Fetch and unpack; answers the bytes that were fetched.
+
+    Wheels lie beside the directory, so that the next run goes on where one was cut off.
+    """
     folder = path.rstrip("/") + ".wheels"
     files = []
+    fetched = 0
     for wheel in wheels:
         files.append(os.path.join(folder, wheel["sha256"] + ".whl"))
         url = wheelhouse.address(base, wheel["url"], wheel["sha256"])
-        download.fetch(url, files[-1], wheel["sha256"], int(wheel["size"]) if wheel["size"] else None)
+        size = int(wheel["size"]) if wheel["size"] else None
+        fetched += download.size_of(download.fetch(url, files[-1], wheel["sha256"], size), url, files[-1])
     cuda_wheels.unpack(files, path, version, digests)
     trees.remove(folder)
+    return fetched
 
 
 def main() -> None:
@@ -118,15 +129,16 @@ def main() -> None:
     path, version, wheels = (module.params[name] for name in ("path", "version", "wheels"))
     digests = [wheel["sha256"] for wheel in wheels]
     wheelhouse.keep_off_proxies(module.params["wheelhouse"])
+    fetched = 0
     try:
         changed = not cuda_wheels.is_installed(path, version, digests)
         if changed and not module.check_mode:
-            install(path, version, wheels, digests, module.params["wheelhouse"])
+            fetched = install(path, version, wheels, digests, module.params["wheelhouse"])
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
     except OSError as error:
         module.fail_json(msg=f"{path} cannot be made: {error}")
-    module.exit_json(changed=changed, path=path)
+    module.exit_json(changed=changed, path=path, fetched_bytes=fetched)
 
 
 if __name__ == "__main__":

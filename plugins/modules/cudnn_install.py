@@ -79,6 +79,11 @@ path:
   returned: always
   type: str
   sample: /opt/gpufleet/cudnn/8.9.6.50-cuda11
+fetched_bytes:
+  description: Bytes of the wheel where it was fetched now, otherwise 0.
+  returned: always
+  type: int
+  sample: 731725872
 reported:
   description: The version that the library itself gave.
   returned: when not in check mode
@@ -101,22 +106,22 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import (
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 
-def install(module: AnsibleModule) -> bool:
-    """Fetch and unpack where needed; whether anything was done."""
+def install(module: AnsibleModule) -> tuple[bool, int]:
+    """Fetch and unpack where needed; whether anything was done, and the bytes that were fetched."""
     path, version, headers = module.params["path"], module.params["version"], module.params["headers"]
     if module.params["packages"]:
-        return lay_out(module)
+        return lay_out(module), 0
     if cudnn.is_installed(path, version, headers):
-        return False
+        return False, 0
     if module.check_mode:
-        return True
+        return True, 0
     # Beside the directory: an interrupted download is continued by the next run, and is gone after a good one.
     wheel = path.rstrip("/") + ".whl"
     url = wheelhouse.address(module.params["wheelhouse"], module.params["url"], module.params["sha256"])
-    download.fetch(url, wheel, module.params["sha256"], module.params["size"])
+    fetched = download.size_of(download.fetch(url, wheel, module.params["sha256"], module.params["size"]), url, wheel)
     cudnn.unpack(wheel, path, version, headers)
     os.unlink(wheel)
-    return True
+    return True, fetched
 
 
 def lay_out(module: AnsibleModule) -> bool:
@@ -171,15 +176,15 @@ def main() -> None:
     path = module.params["path"]
     wheelhouse.keep_off_proxies(module.params["wheelhouse"])
     try:
-        changed = install(module)
+        changed, fetched = install(module)
         if module.check_mode:
-            module.exit_json(changed=changed, path=path)
+            module.exit_json(changed=changed, path=path, fetched_bytes=0)
         reported = prove(module)
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
     except OSError as error:
         module.fail_json(msg=f"{path} cannot be made: {error}")
-    module.exit_json(changed=changed, path=path, reported=reported)
+    module.exit_json(changed=changed, path=path, fetched_bytes=fetched, reported=reported)
 
 
 if __name__ == "__main__":

@@ -150,6 +150,11 @@ bytes:
   returned: success
   type: int
   sample: 5182834119
+fetched_bytes:
+  description: Bytes of the wheels that were fetched, as the lock has them. 0 where the cache or a directory of the node had them all.
+  returned: success
+  type: int
+  sample: 2329514119
 seconds:
   description: How long it took, with the waiting for other runs.
   returned: success

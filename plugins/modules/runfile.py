@@ -77,6 +77,11 @@ here:
   returned: success
   type: bool
   sample: true
+fetched_bytes:
+  description: Bytes of the installer where it was fetched from an address now, otherwise 0.
+  returned: success
+  type: int
+  sample: 326514176
 error:
   description: Code, message, cause and mending command of an error.
   returned: failure
@@ -87,7 +92,7 @@ error:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import receipts, runfile
+from ansible_collections.gpufleet.stack.plugins.module_utils import download, receipts, runfile
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 
@@ -111,10 +116,10 @@ def main() -> None:
         there = os.path.exists(path)
         if there and not module.check_mode:
             os.unlink(path)
-        module.exit_json(changed=there, path=path, here=False)
+        module.exit_json(changed=there, path=path, here=False, fetched_bytes=0)
     there = receipts.file_digest(path) == params["sha256"]
     if module.check_mode and not there:
-        module.exit_json(changed=True, path=path, here=False)
+        module.exit_json(changed=True, path=path, here=False, fetched_bytes=0)
     try:
         brought = runfile.bring(params["source"], params["sha256"], path)
         if brought is None and not params["elsewhere"]:
@@ -125,7 +130,9 @@ def main() -> None:
         module.fail_json(msg=str(error), error=error.as_dict())
     except OSError as error:
         module.fail_json(msg=f"{error.filename or path} cannot be written: {error.strerror}")
-    module.exit_json(changed=bool(brought), path=path, here=brought is not None)
+    fetched = bool(brought) and runfile.is_address(params["source"])
+    size = download.size_of(fetched, params["source"], path)
+    module.exit_json(changed=bool(brought), path=path, here=brought is not None, fetched_bytes=size)
 
 
 if __name__ == "__main__":

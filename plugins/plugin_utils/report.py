@@ -297,3 +297,25 @@ def _reboot_needed(plan: Row, verdict: Row | None) -> bool:
     driver = plan["stages"]["nvidia_driver"]
     computed = plan["stages"]["verify"]["gpu_checks"] == "run" and verdict is not None and verdict["ok"]
     return bool(driver["wanted"] and not computed and plan["facts"]["gpu"]["driver"]["loaded_version"] is None)
+
+
+# ---- the end of a run for programs ----------------------------------------------------------------------------------
+
+
+def is_verified(node: Row) -> bool:
+    """Whether the node has what its plan says, proved."""
+    return _outcome(node, check_mode=False).rank == VERIFIED
+
+
+def needs_reboot(node: Row) -> bool:
+    """Whether the node's driver comes into use with its next start only."""
+    plan = node.get("plan")
+    return plan is not None and bool(plan["ok"]) and _reboot_needed(plan, node.get("verdict"))
+
+
+def verify_codes(node: Row) -> list[str]:
+    """The code of a verdict that is none of success, about the plan of this run."""
+    plan, verdict = node.get("plan"), node.get("verdict")
+    if plan is None or verdict is None or verdict["ok"] or verdict["plan_digest"] != plan["stages"]["verify"]["digest"]:
+        return []
+    return [REBOOT_NEEDED if all(map(_needs_reboot, failures(verdict))) else "GF-VERIFY-FAILED"]

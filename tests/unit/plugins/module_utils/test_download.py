@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.stack.plugins.module_utils.download import fetch
+from ansible_collections.gpufleet.stack.plugins.module_utils.download import fetch, size_of
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.tests.unit.plugins.wheelhouse import Index, serve
 
@@ -44,6 +44,14 @@ def test_a_file_is_fetched_once(index: Index, tmp_path: Path, size: int | None) 
     assert not get(index, tmp_path, size)
     assert len(index.requests) == 1
     assert here(tmp_path) == ["data"]
+
+
+def test_only_what_came_over_a_network_counts(index: Index, tmp_path: Path) -> None:
+    path = str(tmp_path / "here/data")
+    for url, size in ((f"{index.url}/files/data", len(DATA)), (f"file://{tmp_path}/served/data", 0)):
+        assert size_of(get(index, tmp_path, url=url), url, path) == size
+        assert size_of(get(index, tmp_path, url=url), url, path) == 0
+        (tmp_path / "here/data").unlink()
 
 
 @pytest.mark.parametrize("ranges", [True, False])

@@ -39,7 +39,7 @@ from ansible_collections.gpufleet.stack.tests.unit.plugins.environment_house imp
 from ansible_collections.gpufleet.stack.tests.unit.plugins.wheelhouse import Index, build_wheel
 
 
-def test_built_proved_and_active(wanted: Wanted) -> None:
+def test_built_proved_and_active(wanted: Wanted, index: Index) -> None:
     former = os.umask(0o077)
     try:
         result = ensure(wanted)
@@ -48,6 +48,7 @@ def test_built_proved_and_active(wanted: Wanted) -> None:
     assert (result["changed"], result["action"]) == (True, "built")
     assert result["because"] == ["the environment is not there"]
     assert result["bytes"] > 12000
+    assert result["fetched_bytes"] == sum(path.stat().st_size for path in index.folder.glob("*.whl"))
     assert result["diff"] == {
         "before": {"current": None, "torch": None},
         "after": {"current": "2.0.1-cu117-one", "torch": "2.0.1+cu117"},
@@ -77,6 +78,7 @@ def test_the_second_time_nothing(wanted: Wanted, index: Index) -> None:
     index.requests.clear()
     result = ensure(wanted)
     assert (result["changed"], result["action"], result["because"]) == (False, "none", [])
+    assert result["fetched_bytes"] == 0
     assert index.requests == []
 
 
@@ -109,10 +111,11 @@ def test_one_more_package_costs_one_wheel(index: Index, tmp_path: Path, monkeypa
     """Also where the mirror wants to be asked again each time."""
     monkeypatch.setattr(index, "kept", False)
     ensure(want(index, tmp_path))
-    build_wheel(index.folder, "twig", "2.0", {"twig.py": "x = 1\n"})
+    twig = build_wheel(index.folder, "twig", "2.0", {"twig.py": "x = 1\n"})
     other = want(index, tmp_path, "torch==2.0.1", "twig==2.0", directory="2.0.1-cu117-two")
     index.requests.clear()
-    assert ensure(other)["action"] == "built"
+    result = ensure(other)
+    assert (result["action"], result["fetched_bytes"]) == ("built", twig.stat().st_size)
     assert {path.rsplit("/", 1)[-1] for path in index.requests} == {"twig-2.0-py3-none-any.whl"}
     assert not [name for name in os.listdir(other.path) if name.startswith("pylock.") and name != "pylock.toml"]
     assert list((site(other) / "__pycache__").glob("leaf.*.pyc"))

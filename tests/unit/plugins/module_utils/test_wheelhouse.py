@@ -118,10 +118,13 @@ def test_an_environment_is_built_from_the_wheelhouse_alone(index: Index, tmp_pat
     index.requests.clear()
     index.mode = "503"
     if kind == "directory":
-        assert environments.ensure(want)["action"] == "built"
+        made = environments.ensure(want)
     else:
         with serve_tree(house) as base:
-            assert environments.ensure(dataclasses.replace(want, wheelhouse=base))["action"] == "built"
+            made = environments.ensure(dataclasses.replace(want, wheelhouse=base))
+    assert made["action"] == "built"
+    # What lies on the node, or on a file system of the site, is not fetched.
+    assert (made["fetched_bytes"] > 0) == (kind == "address")
 
     assert index.requests == []
     assert (Path(want.path) / "pylock.toml").read_text() == want.lock_text

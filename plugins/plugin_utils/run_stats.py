@@ -1,0 +1,54 @@
+# Copyright: gpufleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run came to, small enough for the artifacts of ansible-runner and AWX. Private to the collection."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import report
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_names import natural
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.progress_failures import Failure
+
+Row = dict[str, Any]
+# A node that failed where nobody kept why: the callback progress is not enabled, or it failed without a code.
+UNKNOWN = "unknown"
+
+
+def run_stats(
+    nodes: Mapping[str, Row], alive: Collection[str], seen: Mapping[str, Failure], check_mode: bool, finished: bool
+) -> Row:
+    """The sums of a run.
+
+    :param nodes: plan and verdict of every node of the play.
+    :param alive: the nodes that have not failed so far.
+    :param seen: why nodes failed, as far as the callback is enabled.
+    """
+    failed: dict[str, list[str]] = {}
+    for host in sorted(nodes, key=natural):
+        for code in _codes(host, nodes[host], alive, seen):
+            failed.setdefault(code, []).append(host)
+    real = {} if check_mode else nodes
+    return {
+        "ok": finished and not failed,
+        "finished": finished,
+        "nodes": len(nodes),
+        "verified": sum(1 for host, node in real.items() if host in alive and report.is_verified(node)),
+        "failed": dict(sorted(failed.items())),
+        "reboot_needed": [host for host in sorted(real, key=natural) if report.needs_reboot(real[host])],
+    }
+
+
+def _codes(host: str, node: Row, alive: Collection[str], seen: Mapping[str, Failure]) -> list[str]:
+    plan = node.get("plan")
+    if plan is not None and not plan["ok"]:
+        return list(dict.fromkeys(conflict["code"] for conflict in plan["conflicts"]))
+    if host in alive:
+        return []
+    if host in seen and seen[host].code.startswith("GF-"):
+        return seen[host].code.split(", ")
+    if host in seen:
+        return [seen[host].code]
+    return report.verify_codes(node) or [UNKNOWN]
