@@ -81,6 +81,8 @@ class Progress:
         self.fetched = 0
         self.steps: dict[str, Step] = {}
         self.current: Step | None = None
+        # Where each node is.
+        self.at: dict[str, Step] = {}
 
     def begin_play(self, batch: Iterable[str], everyone: Iterable[str], stages: list[str]) -> None:
         """A play begins, or the next batch of it."""
@@ -89,7 +91,7 @@ class Progress:
         self.nodes |= nodes
         self.in_batch, self.everyone = nodes, len(all_nodes)
         self.stages = stages
-        self.steps, self.current = {}, None
+        self.steps, self.current, self.at = {}, None, {}
 
     @property
     def batch(self) -> int:
@@ -111,6 +113,11 @@ class Progress:
         self.lost.discard(host)
         step = self.steps.get(key)
         if step is not None:
+            # Not of every task is there a result: some releases of Ansible tell of none for one that includes others.
+            former = self.at.get(host)
+            if former is not None and host in former.running:
+                former.finish(host, now, skipped=True)
+            self.at[host] = step
             step.running[host] = now
             step.slots = max(step.slots, len(step.running))
 

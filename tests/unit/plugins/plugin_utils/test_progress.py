@@ -177,6 +177,15 @@ def test_with_a_free_strategy_the_step_is_shown_that_holds_the_others_up() -> No
     assert "| second |" in line(progress, 2.0)
 
 
+def test_a_node_that_begins_with_a_task_is_through_with_the_one_before() -> None:
+    progress = fleet(3)
+    progress.begin_step("a", "pytorch", "include", 3)
+    progress.start("a", "n001", 0.0)
+    progress.begin_step("b", "pytorch", "included", 1)
+    progress.start("b", "n001", 1.0)
+    assert "| included | 0 of 1 done, 1 running" in line(progress, 1.0)
+
+
 @pytest.mark.parametrize("width", [0, 1, 5, 12, 20, 39, 40, 60, 79, 80, 100, 300])
 def test_the_line_fits_every_terminal(width: int) -> None:
     progress = fleet(128)
