@@ -99,12 +99,14 @@ class CallbackModule(CallbackBase):
         if style == "line" or (style == "auto" and on_terminal() and not context.CLIARGS.get("step")):
             self._screen = Screen(self._display)
         atexit.register(self._end)
-        threading.Thread(target=self._watch, name="gpufleet-progress", daemon=True).start()
+        # Ansible may be given several playbooks; each has its own.
+        self._over = threading.Event()
+        threading.Thread(target=self._watch, args=(self._over,), name="gpufleet-progress", daemon=True).start()
 
-    def _watch(self) -> None:
+    def _watch(self, over: threading.Event) -> None:
         """In a thread: a download of minutes is no reason to look dead."""
         try:
-            while not self._over.wait(0.25 if self._screen else 0.5):
+            while not over.wait(0.25 if self._screen else 0.5):
                 self._tick(time.monotonic())
         except (OSError, ValueError):  # standard error was closed
             return

@@ -22,7 +22,8 @@ options:
     elements: str
     required: true
   variables:
-    description: The variables of every node, C(hostvars). Read are C(gpufleet_plan) and C(gpufleet_verdict).
+    description: The variables of every node, C(hostvars). Read are C(gpufleet_plan), C(gpufleet_verdict) and
+        C(gpufleet_judgement).
     type: dict
     required: true
   alive:
@@ -66,6 +67,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils import progress_fai
 from ansible_collections.gpufleet.stack.plugins.plugin_utils import run_stats as stats
 
 NAME = "gpufleet.stack.run_stats"
+READ = ("plan", "verdict", "judgement")
 
 
 def run_stats(hosts: Any, variables: Any, alive: Any, check_mode: Any = False, finished: Any = True) -> dict[str, Any]:
@@ -78,9 +80,7 @@ def run_stats(hosts: Any, variables: Any, alive: Any, check_mode: Any = False, f
     for value in (check_mode, finished):
         if not isinstance(value, bool):
             raise AnsibleFilterError(f"{NAME}: check_mode and finished must be true or false, not {value!r:.200}")
-    nodes = {
-        host: {key: variables[host].get(f"gpufleet_{key}") for key in ("plan", "verdict")} for host in map(str, hosts)
-    }
+    nodes = {host: {key: variables[host].get(f"gpufleet_{key}") for key in READ} for host in map(str, hosts)}
     return stats.run_stats(nodes, set(map(str, alive)), progress_failures.SEEN, check_mode, finished)
 
 

@@ -76,7 +76,7 @@ def _message(result: Mapping[str, Any]) -> str:
         said = [str(item.get("msg") or "") for item in failed]
         if any(said):
             return next(text for text in said if text)
-    return str(result.get("msg") or result.get("module_stderr") or result.get("stderr") or "")
+    return str(result.get("msg") or result.get("module_stderr") or result.get("stderr") or result.get("censored") or "")
 
 
 def _first(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible_collections.gpufleet.stack.plugins.plugin_utils import report
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_names import natural
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.progress_failures import Failure
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.progress_failures import Failure, failure
 
 Row = dict[str, Any]
 # A node that failed where nobody kept why: the callback progress is not enabled, or it failed without a code.
@@ -22,13 +22,13 @@ def run_stats(
 ) -> Row:
     """The sums of a run.
 
-    :param nodes: plan and verdict of every node of the play.
+    :param nodes: plan, verdict and judgement of every node of the play.
     :param alive: the nodes that have not failed so far.
     :param seen: why nodes failed, as far as the callback is enabled.
     """
     failed: dict[str, list[str]] = {}
     for host in sorted(nodes, key=natural):
-        for code in _codes(host, nodes[host], alive, seen):
+        for code in _codes(host, nodes[host], alive, seen) or _not_accepted(host, nodes[host], check_mode):
             failed.setdefault(code, []).append(host)
     real = {} if check_mode else nodes
     return {
@@ -52,3 +52,9 @@ def _codes(host: str, node: Row, alive: Collection[str], seen: Mapping[str, Fail
     if host in seen:
         return [seen[host].code]
     return report.verify_codes(node) or [UNKNOWN]
+
+
+def _not_accepted(host: str, node: Row, check_mode: bool) -> list[str]:
+    """A node that the judgement is about to fail."""
+    lines = ((node.get("judgement") or {}).get("failing") or {}).get(host)
+    return [failure({"msg": "\n".join(lines)}).code] if lines and not check_mode else []

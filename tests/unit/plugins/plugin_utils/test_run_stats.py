@@ -74,6 +74,14 @@ def test_a_run_that_is_not_at_its_end_is_not_well() -> None:
     assert stats({"n1": {"plan": plan(), "verdict": good()}}, {"n1"}, finished=False)["ok"] is False
 
 
+def test_a_node_that_the_sites_rules_do_not_accept_has_failed() -> None:
+    judgement = {"failing": {"n2": ["GF-RULE-FAILED: the rule ecc does not hold on n2", "  mend:  look at it"]}}
+    nodes = {host: {"plan": plan(), "verdict": good(), "judgement": judgement} for host in ("n1", "n2")}
+    found = stats(nodes, {"n1", "n2"})
+    assert (found["ok"], found["failed"]) == (False, {"GF-RULE-FAILED": ["n2"]})
+    assert stats(nodes, {"n1", "n2"}, check_mode=True)["ok"] is True
+
+
 def test_a_dry_run_verifies_nothing() -> None:
     found = stats({"n1": {"plan": plan(gpus=1), "verdict": good()}}, {"n1"}, check_mode=True)
     assert (found["ok"], found["verified"], found["reboot_needed"]) == (True, 0, [])
