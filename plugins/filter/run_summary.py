@@ -35,7 +35,7 @@ options:
 EXAMPLES = r"""
 - name: Sum up
   ansible.builtin.debug:
-    msg: "{{ ansible_play_hosts_all | gpufleet.stack.run_summary(hostvars, check_mode=ansible_check_mode) }}"
+    msg: "{{ ansible_play_hosts_all | gpufleet.stack.run_summary(hostvars, check_mode=ansible_check_mode) | join('\n') }}"
   run_once: true
 """
 
