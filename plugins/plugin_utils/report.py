@@ -307,7 +307,7 @@ def is_verified(node: Row) -> bool:
     return _outcome(node, check_mode=False).rank == VERIFIED
 
 
-def needs_reboot(node: Row) -> bool:
+def waits_for_reboot(node: Row) -> bool:
     """Whether the node's driver comes into use with its next start only."""
     plan = node.get("plan")
     return plan is not None and bool(plan["ok"]) and _reboot_needed(plan, node.get("verdict"))
@@ -318,4 +318,4 @@ def verify_codes(node: Row) -> list[str]:
     plan, verdict = node.get("plan"), node.get("verdict")
     if plan is None or verdict is None or verdict["ok"] or verdict["plan_digest"] != plan["stages"]["verify"]["digest"]:
         return []
-    return [REBOOT_NEEDED if all(map(_needs_reboot, failures(verdict))) else "GF-VERIFY-FAILED"]
+    return [REBOOT_NEEDED if all(map(needs_reboot, failures(verdict))) else "GF-VERIFY-FAILED"]

@@ -37,7 +37,7 @@ def run_stats(
         "nodes": len(nodes),
         "verified": sum(1 for host, node in real.items() if host in alive and report.is_verified(node)),
         "failed": dict(sorted(failed.items())),
-        "reboot_needed": [host for host in sorted(real, key=natural) if report.needs_reboot(real[host])],
+        "reboot_needed": [host for host in sorted(real, key=natural) if report.waits_for_reboot(real[host])],
     }
 
 
