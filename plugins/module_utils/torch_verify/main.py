@@ -62,6 +62,11 @@ def quiet_stdout() -> Any:
     return own
 
 
+def say(text: str, where: Any) -> None:
+    """One line or more, for whoever runs the script: it is no module of Ansible's."""
+    where.write(text + "\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the checks and print what came of them; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,15 +77,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         wanted = expectations.read(options.expect)
     except (OSError, ValueError) as error:
-        print(f"gpufleet_verify: {error}", file=sys.stderr)
+        say(f"gpufleet_verify: {error}", sys.stderr)
         return EXIT_COULD_NOT_RUN
     out = quiet_stdout()
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # a half-removed environment raises anything
-        print(f"gpufleet_verify: {sys.executable} cannot import torch: {error}", file=sys.stderr)
+        say(f"gpufleet_verify: {sys.executable} cannot import torch: {error}", sys.stderr)
         return EXIT_COULD_NOT_RUN
     result = levels.report(torch, wanted, options.level)
-    print(json.dumps(result, allow_nan=False, sort_keys=True) if options.json else table.table(result), file=out)
+    say(json.dumps(result, allow_nan=False, sort_keys=True) if options.json else table.table(result), out)
     out.close()
     return EXIT_PASSED if result["ok"] else EXIT_FAILED
