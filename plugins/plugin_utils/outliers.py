@@ -98,7 +98,7 @@ def bound(freedom: int, tests: int) -> float:
     low, high = 0.0, 1.0
     while _beyond(high, freedom) > chance:
         low, high = high, high * 2
-    for _ in range(60):
+    for _step in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if _beyond(middle, freedom) > chance else (low, middle)
     return high
