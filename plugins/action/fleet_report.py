@@ -27,6 +27,7 @@ from ansible_collections.gpufleet.stack.plugins.plugin_utils.wheelhouse_store im
 
 Row = dict[str, Any]
 OFF = ("", "none")
+COMMON = ("gpufleet_judgement", "gpufleet_fleet_verdict")
 
 
 class ActionModule(ActionBase):
@@ -91,9 +92,12 @@ def _report(args: Row, variables: Row, directory: str) -> tuple[Row, list[str]]:
 
 
 def _given(args: Row, variables: Row, former: Row | None) -> Row:
-    nodes = _from_cache(args, variables) if args["facts"] == "cached" else _from_run(args, variables)
+    if args["facts"] == "cached":
+        nodes, common = _from_cache(args, variables), dict.fromkeys(COMMON)
+    else:
+        nodes, common = _from_run(args, variables)
     inventory = os.path.basename(os.path.normpath(str(variables.get("inventory_dir") or "")))
-    judgement, fleet = (_first(variables, f"gpufleet_{name}") for name in ("judgement", "fleet_verdict"))
+    judgement, fleet = (common[name] for name in COMMON)
     return {
         "at": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "title": args["title"] or (inventory if inventory not in ("None", "inventory", ".") else ""),
@@ -107,19 +111,14 @@ def _given(args: Row, variables: Row, former: Row | None) -> Row:
     }
 
 
-def _first(variables: Row, name: str) -> Row | None:
-    """What is the same for all nodes, from the first that has it."""
-    for host in variables["ansible_play_hosts_all"]:
-        found = _mapping(variables["hostvars"][host].get(name))
-        if found is not None:
-            return found
-    return None
+def _from_run(args: Row, variables: Row) -> tuple[dict[str, Row], Row]:
+    """What this run's roles left in the nodes' variables, and what is the same for all, from the first that has it.
 
-
-def _from_run(args: Row, variables: Row) -> dict[str, Row]:
-    """What this run's roles left in the nodes' variables."""
+    Each node's variables are put together once: for many nodes that is most of the work.
+    """
     standing = set(variables["ansible_play_hosts"])
-    nodes = {}
+    nodes: dict[str, Row] = {}
+    common: Row = dict.fromkeys(COMMON)
     for host in variables["ansible_play_hosts_all"]:
         own = variables["hostvars"][host]
         plan = _mapping(own.get("gpufleet_plan"))
@@ -133,7 +132,8 @@ def _from_run(args: Row, variables: Row) -> dict[str, Row]:
             "finished": args["finished"] and host in standing,
             "verified": verified is not None,
         }
-    return nodes
+        common.update({name: _mapping(own.get(name)) for name, value in common.items() if value is None})
+    return nodes, common
 
 
 def _from_cache(args: Row, variables: Row) -> dict[str, Row]:

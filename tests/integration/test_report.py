@@ -83,7 +83,7 @@ def test_the_report_follows_the_nodes(fleet: Fleet) -> None:
     # A run that changes nothing: one execution on each node, with the report at its end.
     run = fleet.play("site.yml", "--skip-tags verify")
     assert fleet.executions() == [1, 1]
-    assert f"report: {fleet.work}/report/report.html" in run.stdout
+    assert f"report: {fleet.work}/report/report.html" in said(run)
     assert fleet.document()["drift"]["altered"] == []
 
     # A look finds what somebody removed, and leaves it at that.
