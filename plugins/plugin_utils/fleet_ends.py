@@ -133,7 +133,7 @@ def _behind(ended: list[tuple[str, Row]], host_of: dict[int, str]) -> list[Row]:
     last = [host for host, (step, _report) in steps.items() if step["at"] == first]
     if len(last) == len(steps):
         return []
-    if len(last) == 2 and steps[last[0]][0]["phase"] == "pairs":
+    if len(last) == 2 and steps[last[0]][0]["phase"].startswith("pairs"):
         return [{"link": last, "why": f"nothing came through it for a whole step: {where(steps[last[0]][1])}"}]
     return [{"host": host, "why": f"the others waited for it: {where(steps[host][1])}"} for host in last]
 

@@ -33,26 +33,44 @@ class Slow(NamedTuple):
     usual: float
 
 
+class Measured(NamedTuple):
+    """A link: the best of its exchanges, and the median."""
+
+    hosts: tuple[str, ...]
+    gib_s: float
+    median: float
+
+    @property
+    def at_best(self) -> float:
+        """What it may well do: a link whose own exchanges differ by a factor may be better by that factor."""
+        return self.gib_s * self.gib_s / max(self.median, TINY)
+
+
 def slow_ones(pairs: list[Row]) -> list[Slow]:
-    """Nodes whose best link is slow, then links that are slow between good nodes."""
-    best: dict[str, float] = {}
-    for pair in pairs:
-        for host in pair["hosts"]:
-            best[host] = max(best.get(host, 0.0), pair["gib_s"])
+    """Nodes whose best link is slow, then links that are slow between good nodes.
+
+    :param pairs: {hosts, rates (of every exchange)}.
+    """
+    measured = [Measured(tuple(pair["hosts"]), max(pair["rates"]), median(pair["rates"])) for pair in pairs]
+    best: dict[str, Measured] = {}
+    for link in measured:
+        for host in link.hosts:
+            best[host] = max(best.get(host, link), link, key=lambda one: one.gib_s)
     if len(best) < FEWEST_NODES:
         return []
-    least = _least(list(best.values()))
-    names = [host for host, rate in best.items() if rate < least]
-    slow = [Slow((host,), best[host], median(best.values())) for host in names]
-    others = [pair for pair in pairs if not set(pair["hosts"]) & set(names)]
-    rates = [pair["gib_s"] for pair in others]
-    least = _least(rates)
-    return slow + [Slow(tuple(pair["hosts"]), pair["gib_s"], median(rates)) for pair in others if pair["gib_s"] < least]
+    least, usual = _least([link.gib_s for link in best.values()])
+    names = [host for host, link in best.items() if link.at_best < least]
+    slow = [Slow((host,), best[host].gib_s, usual) for host in names]
+    others = [link for link in measured if not set(link.hosts) & set(names)]
+    if not others:
+        return slow
+    least, usual = _least([link.gib_s for link in others])
+    return slow + [Slow(link.hosts, link.gib_s, usual) for link in others if link.at_best < least]
 
 
-def _least(values: list[float]) -> float:
-    """What lies below is an outlier: by the spread of the values, and by a factor that means something."""
+def _least(values: list[float]) -> tuple[float, float]:
+    """What lies below is an outlier, by the spread of the values and by a factor that means something; and the median."""
     logs = [math.log(max(number, TINY)) for number in values]
     middle = median(logs)
     spread = MAD_TO_SIGMA * median(abs(number - middle) for number in logs)
-    return math.exp(middle - max(OUTLIER * spread, math.log(LEAST_FACTOR)))
+    return math.exp(middle - max(OUTLIER * spread, math.log(LEAST_FACTOR))), math.exp(middle)

@@ -88,7 +88,7 @@ def make_verdict(brief: Row, answers: dict[str, Row], at: str) -> Row:
         "seconds": max([row["seconds"] for row in fleet.reports], default=0.0),
         "checks": checks,
         "all_reduce": [row for row in sums if row["seconds"] is not None],
-        "pairs": pairs,
+        "pairs": [{"hosts": row["hosts"], "gib_s": row["gib_s"]} for row in pairs],
         "suspects": _once(suspects),
     }
 
@@ -215,12 +215,16 @@ def _worst(values: list[Any]) -> Any:
 
 
 def _pair_rows(fleet: Fleet) -> list[Row]:
-    rows: dict[tuple[int, int], float] = {}
+    """One row for every link, with every exchange as the lower rank timed it."""
+    rates: dict[tuple[int, int], list[float]] = {}
     for rank, found in fleet.with_part("pairs").items():
         for one in found:
-            pair = (min(rank, one["peer"]), max(rank, one["peer"]))
-            rows[pair] = min(one["gib_s"], rows.get(pair, one["gib_s"]))
-    return [{"hosts": [fleet.host_of[a], fleet.host_of[b]], "gib_s": rate} for (a, b), rate in sorted(rows.items())]
+            if rank < one["peer"]:
+                rates.setdefault((rank, one["peer"]), []).extend(one["gib_s"])
+    return [
+        {"hosts": [fleet.host_of[a], fleet.host_of[b]], "gib_s": max(found), "rates": found}
+        for (a, b), found in sorted(rates.items())
+    ]
 
 
 def _pairs(fleet: Fleet, pairs: list[Row]) -> Finding:

@@ -18,7 +18,7 @@ WISHES: Row = {
     "sizes": [4, 4096],
     "timeout": 120,
 }
-FINISH = {"at": [7, 0], "phase": "finish", "detail": ""}
+FINISH = {"at": [8, 0], "phase": "finish", "detail": ""}
 
 
 def node(host: str, gpus: int = 0, **look: Any) -> Row:
@@ -72,7 +72,11 @@ def rank_report(fleet: Row, rank: int, rate: float = 1.0) -> Row:
         "error": None,
         "step": FINISH,
         "torch": fleet["torch"],
-        "pairs": [{"peer": peer, "bytes": 1024, "gib_s": rate, "right": True} for peer in leaders if peer != rank],
+        "pairs": [
+            {"peer": peer, "bytes": 1024, "gib_s": [rate * 0.8, rate, rate * 0.9], "right": True}
+            for peer in leaders
+            if peer != rank
+        ],
         "all_reduce": [
             {"bytes": size, "seconds": 0.001 * (1 + rank), "gib_s": size / 1e6 / (1 + rank), "right": True}
             for size in fleet["script"]["sizes"]

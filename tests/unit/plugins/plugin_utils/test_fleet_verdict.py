@@ -109,7 +109,7 @@ def test_a_frozen_rank_is_named_with_its_state() -> None:
     fleet = brief()
     answers = good(fleet)
     lost_by_all(answers, "n1")
-    step = {"at": [6, 3], "phase": "training", "detail": "step 4 of 40"}
+    step = {"at": [7, 3], "phase": "training", "detail": "step 4 of 40"}
     report(answers, "n1").update(ended="frozen", rc=-9, state="T", answer=None, step=step)
     found = judge(fleet, answers)
     assert named(found) == ["n1"]
@@ -121,7 +121,7 @@ def test_a_rank_with_an_error_of_its_own_is_named() -> None:
     fleet = brief()
     answers = good(fleet)
     lost_by_all(answers, "n4")
-    stuck(report(answers, "n4"), [6, 0], "training", kind="own")["answer"]["error"]["text"] = "RuntimeError: no memory"
+    stuck(report(answers, "n4"), [7, 0], "training", kind="own")["answer"]["error"]["text"] = "RuntimeError: no memory"
     found = judge(fleet, answers)
     assert named(found) == ["n4"] and "no memory" in found["suspects"][0]["why"]
 
@@ -139,7 +139,7 @@ def test_where_all_waited_the_one_behind_is_named() -> None:
     fleet = brief()
     answers = good(fleet)
     for host in fleet["hosts"]:
-        stuck(report(answers, host), [6, 12] if host == "n2" else [6, 13], "training")
+        stuck(report(answers, host), [7, 12] if host == "n2" else [7, 13], "training")
     found = judge(fleet, answers)
     assert named(found) == ["n2"] and "waited for it" in found["suspects"][0]["why"]
 
@@ -148,7 +148,7 @@ def test_where_all_are_as_far_nobody_is_named() -> None:
     fleet = brief()
     answers = good(fleet)
     for host in fleet["hosts"]:
-        stuck(report(answers, host), [6, 12], "training")
+        stuck(report(answers, host), [7, 12], "training")
     found = judge(fleet, answers)
     assert (named(found), failed(found)) == ([], ["finished"])
     assert "suspected: nobody" in fleet_lines(found)[0]
@@ -276,7 +276,7 @@ def rate(answers: dict[str, Any], fleet: dict[str, Any], one: str, other: str, v
     for host, peer in ((one, other), (other, one)):
         for row in report(answers, host)["answer"]["pairs"]:
             if row["peer"] == fleet["ranks"][peer][0]:
-                row["gib_s"] = value
+                row["gib_s"] = [0.9 * value, value, 0.95 * value]
 
 
 @pytest.mark.parametrize("count", [3, 4, 8, 128])
@@ -311,6 +311,28 @@ def test_noise_names_nobody() -> None:
     for (one, other), value in zip(pairs, rates, strict=True):
         rate(answers, fleet, one, other, value)
     assert judge(fleet, answers)["ok"]
+
+
+def test_a_link_whose_own_exchanges_differ_is_not_called_slow() -> None:
+    """Something else went on: it was 0.3 once, and mostly a tenth of that."""
+    fleet = brief()
+    answers = good(fleet)
+    report(answers, "n1")["answer"]["pairs"][1]["gib_s"] = [0.03, 0.3, 0.04]
+    assert judge(fleet, answers)["ok"]
+    report(answers, "n1")["answer"]["pairs"][1]["gib_s"] = [0.03, 0.03, 0.04]
+    assert named(judge(fleet, answers)) == ["the link n1 - n3"]
+
+
+def test_of_two_measurements_of_a_link_the_better_one_counts() -> None:
+    fleet = brief()
+    answers = good(fleet)
+    pairs = report(answers, "n1")["answer"]["pairs"]
+    again = {**pairs[0], "gib_s": [0.9, 1.0, 0.95]}
+    pairs[0]["gib_s"] = [0.05, 0.05, 0.05]
+    assert named(judge(fleet, answers)) == ["the link n1 - n2"]
+    pairs.append(again)
+    found = judge(fleet, answers)
+    assert found["ok"] and found["pairs"][0] == {"hosts": ["n1", "n2"], "gib_s": 1.0}
 
 
 def test_data_that_changed_on_its_way_names_the_link() -> None:
