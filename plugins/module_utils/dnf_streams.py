@@ -35,37 +35,49 @@ def enabled(module: str, root: str = "/") -> str | None:
     return section.get("stream") or None if section.get("state") == "enabled" else None
 
 
-def switch(run: Run, module: str, stream: str, root: str = "/", cached: bool = False) -> None:
-    """Enable a stream in place of the one that is.
+def switch(run: Run, module: str, stream: str, root: str = "/", cached: bool = False) -> bool:
+    """Enable a stream in place of the one that is; whether that changed something.
 
-    :param cached: take the lists of packages that dnf has, as long as they know the stream.
+    :param cached: take the lists of packages that dnf has, as long as they know the stream. Where no repository has the module, as
+        its entry is gone, the packages come from dnf's cache, and there is nothing to choose among.
     :raises GpufleetError: GF-STREAM-UNKNOWN
     """
     former = enabled(module, root)
-    if former == stream:
-        return
+    if former == stream or (cached and not _offered(run, module)):
+        return False
     if former is not None:
-        _do(run, ["reset", module], module, stream)
-    if cached and run([*_DNF, "enable", "--cacheonly", f"{module}:{stream}"])[0] == 0:
-        return
+        _do(run, ["reset", module], module, stream, cached)
     try:
-        _do(run, ["enable", f"{module}:{stream}"], module, stream)
+        _do(run, ["enable", f"{module}:{stream}"], module, stream, cached)
     except GpufleetError:
         if former is not None:
             run([*_DNF, "enable", f"{module}:{former}"])
         raise
+    return True
 
 
-def reset(run: Run, module: str, root: str = "/") -> None:
+def _offered(run: Run, module: str) -> bool:
+    """Whether some repository has the module, or cannot say so now."""
+    for options in (["--cacheonly"], []):
+        code, out, err = run([*_DNF, "list", *options, module])
+        if code == 0 or "No matching Modules" in out + err:
+            return code == 0
+    return True
+
+
+def reset(run: Run, module: str, root: str = "/", cached: bool = False) -> None:
     """Let no stream of the module be enabled.
 
+    :param cached: take the lists of packages that dnf has, as long as they know the module.
     :raises GpufleetError: GF-STREAM-UNKNOWN
     """
     if enabled(module, root) is not None:
-        _do(run, ["reset", module], module, "none")
+        _do(run, ["reset", module], module, "none", cached)
 
 
-def _do(run: Run, words: list[str], module: str, stream: str) -> None:
+def _do(run: Run, words: list[str], module: str, stream: str, cached: bool = False) -> None:
+    if cached and run([*_DNF, words[0], "--cacheonly", *words[1:]])[0] == 0:
+        return
     code, out, err = run([*_DNF, *words])
     if code != 0:
         raise GpufleetError(

@@ -168,14 +168,19 @@ def require(transaction: Transaction, packages: list[str]) -> None:
 
 
 def install(run: Run, packages: list[str], driver: bool = False, back: bool = False, root: str = "/",
-            sleep: Callable[[float], None] = time.sleep) -> None:  # fmt: skip
+            sleep: Callable[[float], None] = time.sleep, fetch: bool = False) -> None:  # fmt: skip
     """Install what dnf was asked about.
 
+    :param fetch: only bring the packages to the node; the installation finds them in dnf's cache.
     :raises GpufleetError: GF-DNF-FAILED, GF-REPOSITORY-UNTRUSTED
     """
     wanted = specs(packages, back, root)
+    offline = _offline(wanted)
+    if fetch and offline:
+        return
+    options = ["--assumeyes", *offline, *(["--downloadonly"] if fetch else [])]
     for left in reversed(range(TRIES)):
-        code, out, err = run([*command(driver, "--assumeyes", *_offline(wanted)), *wanted])
+        code, out, err = run([*command(driver, *options), *wanted])
         if code == 0:
             return
         if left == 0 or not (code == LOCKED or _NETWORK.search(err + out)):
@@ -191,7 +196,7 @@ def install(run: Run, packages: list[str], driver: bool = False, back: bool = Fa
         )
     raise GpufleetError(
         "GF-DNF-FAILED",
-        f"dnf could not install {' '.join(packages)}: {said}",
+        f"dnf could not {'fetch' if fetch else 'install'} {' '.join(packages)}: {said}",
         "a mirror that does not answer, a full disk, or a package's own script",
         "dnf install with these packages on the node shows it; then run the playbook again",
     )

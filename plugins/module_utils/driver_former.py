@@ -18,10 +18,10 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import (
     driver_remains,
     driver_runfile,
     driver_state,
+    former_packages,
     receipts,
     removal_baseline,
     removal_packages,
-    rollback,
     runfile,
     vendor_repository,
 )
@@ -32,11 +32,11 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.packages import ins
 
 MEMORY = "former-driver.json"
 ROLE = "nvidia_driver"
-ENTRY = vendor_repository.SOURCE_FILES["apt"]
 # What a driver consists of, as the distributions and NVIDIA call it ...
 NAMES = (
-    "cuda-drivers*", "firmware-nvidia-gsp*", "libcuda1*", "libegl-nvidia*", "libgl*-nvidia*", "libgles-nvidia*", "libnvcuvid*",
-    "libnvidia-*", "libnvoptix*", "linux-modules-nvidia-*", "linux-objects-nvidia-*", "nvidia-*", "xserver-xorg-video-nvidia*",
+    "cuda-drivers*", "firmware-nvidia-gsp*", "kmod-nvidia*", "libcuda1*", "libegl-nvidia*", "libgl*-nvidia*", "libgles-nvidia*",
+    "libnvcuvid*", "libnvidia-*", "libnvoptix*", "linux-modules-nvidia-*", "linux-objects-nvidia-*", "nvidia-*",
+    "xorg-x11-nvidia*", "xserver-xorg-video-nvidia*",
 )  # fmt: skip
 # ... and what is called alike and is none.
 OTHERS = (
@@ -51,14 +51,16 @@ PINS = ("nvidia-driver-pinning*", "nvidia-driver-assistant*")
 
 
 class Former(NamedTuple):
-    """The driver that goes: packages with their versions, those of them that apt counts as automatic, and an installer's;
-    and our entry of NVIDIA's repository, where nothing comes from there any more: apt would prefer its versions.
+    """The driver that goes: packages with their versions, those of them that nobody asked for by name, and an installer's;
+    our entry of NVIDIA's repository, where nothing comes from there any more: apt would prefer its versions; and the stream of
+    dnf's module that the packages are of.
     """
 
     packages: dict[str, str]
     automatic: list[str]
     runfile: str | None
     entry: str | None = None
+    stream: str | None = None
 
 
 def is_driver(name: str) -> bool:
@@ -79,13 +81,14 @@ def find(state_dir: str, spare: frozenset[str] = frozenset(), root: str = "/") -
         for name, version in installed.items()
         if is_driver(name) and (upstream(version) in modules or name in ours or fnmatch.fnmatchcase(name, PINS[0]))
     }
-    automatic = removal_baseline.automatic_packages(root) & set(packages)
     remains = driver_remains.facts(root, [], None, None)
-    return Former(packages, sorted(automatic), (remains["version"] or "unknown") if remains else None)
+    return Former(packages, [], (remains["version"] or "unknown") if remains else None)
 
 
 def _brings_module(name: str) -> bool:
-    return is_driver(name) and any(word in name for word in ("dkms", "kernel", "linux-modules", "linux-objects"))
+    return is_driver(name) and any(
+        word in name for word in ("dkms", "kernel", "kmod", "linux-modules", "linux-objects")
+    )
 
 
 def _inside(root: str, path: str) -> str:
@@ -115,6 +118,7 @@ def take_away(run: Run, state_dir: str, coming: Coming, root: str = "/", dry: bo
     :raises GpufleetError: GF-SWITCH-NEEDED, GF-REMOVE-WOULD-TAKE, GF-RUNFILE-STUCK
     """
     former, manager = find(state_dir, coming.spare, root), removal_packages.manager_of(run, root)
+    family = former_packages.family_of(run, root)
     needed = manager.needed(former.packages)
     if needed and not coming.packages:
         raise _needed(needed)
@@ -123,16 +127,21 @@ def take_away(run: Run, state_dir: str, coming: Coming, root: str = "/", dry: bo
         removal_packages.check_taken(manager, going)
     words = [f"package {name} {former.packages[name]}" for name in going]
     words += [f"the driver {former.runfile} of an installer"] if former.runfile else []
-    entry = None if coming.repository else _entry(root)
+    entry = None if coming.repository else _entry(family, root)
     words += ["the entry of NVIDIA's repository"] if entry is not None else []
     if dry or not words:
         return words
-    _keep_debs(run, former.packages, root)
-    _remember(state_dir, former._replace(entry=entry), root)
-    if entry is not None:
-        os.unlink(_inside(root, ENTRY))
+    family.keep(former.packages)
+    # Where packages come, the stream is theirs already.
+    stream = None if coming.packages else family.stream()
+    automatic = family.automatic(set(former.packages))
+    _remember(state_dir, former._replace(entry=entry, automatic=automatic, stream=stream), root)
     if going:
         manager.purge(going)
+    if not coming.packages:
+        family.choose(None)  # before the entry goes: dnf resets no module that it does not know
+    if entry is not None:
+        os.unlink(_inside(root, family.entry))
     if former.runfile:
         driver_runfile.uninstall(run, root)
     return words
@@ -143,17 +152,10 @@ def _needed(needed: dict[str, str]) -> GpufleetError:
         "GF-SWITCH-NEEDED",
         "the former driver's packages cannot go: "
         + ", ".join(f"{name} ({why})" for name, why in sorted(needed.items())),
-        "a toolkit of the distribution's packages depends on the driver's packages; NVIDIA's installer brings none",
+        "a toolkit of the distribution's packages, or NVIDIA's package cuda, depends on the driver's packages; "
+        "NVIDIA's installer brings none",
         "take what needs them away first (remove.yml -e gpufleet_remove=cuda_toolkit), or leave the driver's source as it is",
     )
-
-
-def _keep_debs(run: Run, packages: dict[str, str], root: str) -> None:
-    """Fetch the former packages' files while their source may still answer; where it does not, going back will say so."""
-    lacking = {name: version for name, version in packages.items() if not rollback.cached({name: version}, root)}
-    if lacking and os.path.isdir(os.path.join(root, rollback.CACHE)):
-        names = [f"{name}={version}" for name, version in sorted(lacking.items())]
-        run(["apt-get", "install", "--download-only", "--reinstall", "--assume-yes", "-q", "--", *names])
 
 
 def _remember(state_dir: str, former: Former, root: str) -> None:
@@ -165,24 +167,27 @@ def _remember(state_dir: str, former: Former, root: str) -> None:
             sorted({*former.automatic, *known["automatic"]}),
             known["runfile"] or former.runfile,
             known["entry"] or former.entry,
+            known["stream"] or former.stream,
         )
     receipts.write_json(path, former._asdict())
 
 
-def forget(state_dir: str, root: str = "/") -> bool:
+def forget(run: Run, state_dir: str, root: str = "/") -> bool:
     """Drop what was written down: the wanted driver is proved. Whether there was something."""
     path = _memory(state_dir, root)
     memory = receipts.read_json(path)
     if memory is None:
         return False
-    if memory["entry"] is not None and _entry(root) is None:
+    if memory["entry"] is not None and _entry(former_packages.family_of(run, root), root) is None:
+        keys = vendor_repository.imported_keys(root)
         vendor_repository.restore(root)  # others' entries, which had made way for ours
+        removal_packages.manager_of(run, root).distrust(keys)
     os.unlink(path)
     return True
 
 
-def _entry(root: str) -> str | None:
-    found = vendor_repository.content(root, ENTRY)
+def _entry(family: former_packages.Family, root: str) -> str | None:
+    found = vendor_repository.content(root, family.entry)
     return None if found is None else found.decode("utf-8", "replace")
 
 
@@ -197,12 +202,14 @@ def bring_back(run: Run, state_dir: str, root: str = "/") -> str | None:
     if memory is None:
         _take_files_away(state_dir, root)
         return None
+    family = former_packages.family_of(run, root)
     _take_new_away(run, state_dir, memory, root)
     if memory["entry"] is not None:
-        vendor_repository.write(root, ENTRY, memory["entry"].encode("utf-8"))
+        vendor_repository.write(root, family.entry, memory["entry"].encode("utf-8"))
     try:
+        family.choose(memory["stream"])
         if memory["packages"]:
-            _install(run, memory, root)
+            family.install(memory["packages"], memory["automatic"])
         if memory["runfile"]:
             _run_installer(run, state_dir, memory["runfile"], root)
     except GpufleetError as error:
@@ -216,18 +223,35 @@ def _words(memory: dict[str, Any]) -> str:
     return f"driver {next((each for each in versions if each), None) or memory['runfile']}"
 
 
-def holds(state_dir: str, root: str = "/") -> tuple[list[str], bool]:
-    """The packages that the former driver had on hold, and whether the kernel's were held too."""
+class Holds(NamedTuple):
+    """The packages that the former driver had on hold, whether the kernel's were held too, and what dnf kept to its branch."""
+
+    packages: list[str]
+    kernel: bool
+    branch: str
+    of_branch: list[str]
+
+
+def holds(state_dir: str, root: str = "/") -> Holds:
+    """How the former driver was held, as its receipt has it."""
     receipt = receipts.read_json(receipts.receipt_path(_inside(root, state_dir), ROLE)) or {}
-    return sorted(receipt.get("holds", {})), bool((receipt.get("stage") or {}).get("hold_kernel"))
+    stage = receipt.get("stage") or {}
+    branch = stage.get("versionlock") or ""
+    names = {name.partition("=")[0] for name in stage.get("packages", [])} if branch else set()
+    of_branch = sorted(name for name in names if is_driver(name))
+    return Holds(sorted(receipt.get("holds", {})), bool(stage.get("hold_kernel")), branch, of_branch)
 
 
 def _take_new_away(run: Run, state_dir: str, memory: dict[str, Any], root: str) -> None:
-    before = {*_baseline(state_dir, root).get("installed", present(root)), *memory["packages"]}
-    came = sorted(name for name in present(root) - before if is_driver(name))
-    manager = removal_packages.manager_of(run, root)
-    if came:
-        manager.purge(came)
+    baseline, manager = _baseline(state_dir, root), removal_packages.manager_of(run, root)
+    since = present(root) - {*baseline.get("installed", present(root)), *memory["packages"]}
+    came = {name for name in since if is_driver(name)}
+    # What came with it for its sake, as far as nobody else has a use for it by now.
+    others = since & set(removal_baseline.added_packages(baseline, baseline.get("asked", []), root)) - came
+    if others:
+        others -= set(manager.needed(sorted(came | others)))
+    if came | others:
+        manager.purge(sorted(came | others))
     if driver_remains.facts(root, [], None, None) is not None:
         driver_runfile.uninstall(run, root)
     _take_files_away(state_dir, root)
@@ -261,26 +285,6 @@ def _recorded(state_dir: str, root: str) -> set[str]:
     return {
         name for receipt in known for part in (receipt, receipt.get("earlier", {})) for name in part.get("files", {})
     }
-
-
-def _install(run: Run, memory: dict[str, Any], root: str) -> None:
-    packages = memory["packages"]
-    names = [f"{name}={version}" for name, version in sorted(packages.items())]
-    rollback.offer(list(rollback.cached(packages, root).values()), run, root)
-    try:
-        options = [
-            "--assume-yes",
-            "--no-install-recommends",
-            "--allow-downgrades",
-            "-q",
-            "-o",
-            "DPkg::Lock::Timeout=600",
-        ]
-        removal_packages.do(run, ["apt-get", "install", *options, "--", *names], "apt-get install")
-        if memory["automatic"]:
-            removal_packages.do(run, ["apt-mark", "auto", *memory["automatic"]], "apt-mark auto")
-    finally:
-        rollback.withdraw(root)
 
 
 def _run_installer(run: Run, state_dir: str, version: str, root: str) -> None:

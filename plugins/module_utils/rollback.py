@@ -16,7 +16,13 @@ import os
 import shutil
 from typing import Any, Iterable, NamedTuple
 
-from ansible_collections.gpufleet.stack.plugins.module_utils import dnf_transaction, receipts, removal_baseline, runfile
+from ansible_collections.gpufleet.stack.plugins.module_utils import (
+    dnf_transaction,
+    receipts,
+    removal_baseline,
+    runfile,
+    vendor_repository,
+)
 from ansible_collections.gpufleet.stack.plugins.module_utils.commands import Run
 from ansible_collections.gpufleet.stack.plugins.module_utils.driver_packages import upstream
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
@@ -35,6 +41,8 @@ KEPT = {
 KEPT_OF_INSTALLER = ("sha256", "version", "architecture", "options", "optional")
 KEPT_OF_TOOLKIT = ("version", "full_version", "source", "layout", "path", "packages", "components", "suite")
 KEPT_OF_ENVIRONMENT = ("name", "path", "link", "torch_version", "module")
+# In place of a digest: no plan has it, so the next run of site.yml brings the repository again.
+NO_REPOSITORY = "went back without its repository"
 CACHE = "var/cache/apt/archives"
 DIRECTORY = "var/lib/gpufleet/rollback"
 SOURCE = "etc/apt/sources.list.d/gpufleet-rollback.sources"
@@ -81,6 +89,8 @@ def keep_former(state_dir: str, former: dict[str, Any] | None, receipt: dict[str
     # Of environments what counts is where their links lead: another wish may leave all of them active.
     what = "links" if receipt["role"] == "pytorch" else "packages"
     same_wish = former["digest"] == receipt["digest"] or receipt["role"] == "pytorch"
+    if former["digest"] == NO_REPOSITORY:  # the repository came again, with the packages that had come back without it
+        same_wish, what = True, "versions"
     if not same_wish or former.get(what) != receipt[what]:
         receipts.write_json(former_path(state_dir, receipt["role"]), former)
 
@@ -201,8 +211,16 @@ def _driver(receipt: dict[str, Any], state: str, run: Run, root: str, dry: bool)
     # No repository: what is kept is the only place that has to answer.
     extra = {"packages": packages, "obsolete": obsolete, "needed": True, "repository": None, "pin": None, "back": True}
     extra.update(installer=None, replaces=_replaced(stage, state))
+    if _left_its_repository(stage, root):
+        extra["digest"] = NO_REPOSITORY
     automatic = sorted(set(wanted) - {_plain(name) for name in receipt.get("packages", {})})
     return Way({**stage, **extra}, f"driver {next(iter(wanted.values()), stage['version'])}", sorted(files), automatic)
+
+
+def _left_its_repository(stage: dict[str, Any], root: str) -> bool:
+    """Whether NVIDIA's packages come back to a node that has no entry of NVIDIA's repository any more."""
+    entries = vendor_repository.SOURCE_FILES.values()
+    return stage.get("source") == "nvidia" and all(vendor_repository.content(root, path) is None for path in entries)
 
 
 def _debs(files: dict[str, str], packages: list[str], run: Run, root: str) -> str:

@@ -84,9 +84,9 @@ def main() -> None:
             dnf_locks.wait(module.params["lock_timeout"])
             run = commands.runner(module)
             if stream:
-                dnf_streams.switch(run, name, stream, cached=module.params["cached"])
+                changed = dnf_streams.switch(run, name, stream, cached=module.params["cached"])
             else:
-                dnf_streams.reset(run, name)
+                dnf_streams.reset(run, name, cached=module.params["cached"])
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
     module.exit_json(

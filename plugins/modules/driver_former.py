@@ -79,6 +79,17 @@ hold_kernel:
   description: Whether the kernel's packages were held with them.
   returned: with O(state=present)
   type: bool
+branch:
+  description: With dnf, the pattern of versions that the former driver's packages were kept to; empty where there was none.
+  returned: with O(state=present)
+  type: str
+  sample: 580.*
+of_branch:
+  description: The packages that were kept to it.
+  returned: with O(state=present)
+  type: list
+  elements: str
+  sample: [kmod-nvidia-open-dkms, nvidia-driver-cuda]
 error:
   description: Code, message, cause and mending command of an error.
   returned: failure
@@ -108,11 +119,14 @@ def main() -> None:
     run = commands.runner(module)
     try:
         if state == "forgotten":
-            module.exit_json(changed=not module.check_mode and driver_former.forget(state_dir))
+            module.exit_json(changed=not module.check_mode and driver_former.forget(run, state_dir))
         if state == "present":
             back = None if module.check_mode else driver_former.bring_back(run, state_dir)
-            hold, hold_kernel = driver_former.holds(state_dir) if back else ([], False)
-            module.exit_json(changed=back is not None, back=back, hold=hold, hold_kernel=hold_kernel)
+            held = driver_former.holds(state_dir) if back else driver_former.Holds([], False, "", [])
+            module.exit_json(
+                changed=back is not None, back=back, hold=held.packages, hold_kernel=held.kernel,
+                branch=held.branch, of_branch=held.of_branch,
+            )  # fmt: skip
         params = module.params
         coming = driver_former.Coming(params["packages"], params["repository"], frozenset(params["spare"]))
         gone = driver_former.take_away(run, state_dir, coming, dry=module.check_mode)

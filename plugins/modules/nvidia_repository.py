@@ -95,7 +95,13 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpufleet.stack.plugins.module_utils import apt_locks, commands, dnf_locks, vendor_repository
+from ansible_collections.gpufleet.stack.plugins.module_utils import (
+    apt_locks,
+    commands,
+    dnf_locks,
+    removal_packages,
+    vendor_repository,
+)
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.vendor_repository import Change, Wish
 
@@ -160,7 +166,7 @@ def converge(module: AnsibleModule) -> list[Change]:
     """Do what is wanted and answer which files changed."""
     root = module.params["root"]
     if module.params["state"] == "absent":
-        return vendor_repository.restore(root, module.check_mode)
+        return forget(module, root)
     wish = wanted(module)
     changes = vendor_repository.plan(wish, fetch, root, module.check_mode)
     if changes and not module.check_mode:
@@ -170,6 +176,15 @@ def converge(module: AnsibleModule) -> list[Change]:
         vendor_repository.carry_out(changes, lambda: refresh(module, wish) if root == "/" else None, root)
         if trusted:
             vendor_repository.note_key(root)
+    return changes
+
+
+def forget(module: AnsibleModule, root: str) -> list[Change]:
+    """Put back what others' files were, and take the key out of rpm's database that it took over from our entry."""
+    keys = vendor_repository.imported_keys(root)
+    changes = vendor_repository.restore(root, module.check_mode)
+    if keys and root == "/" and not module.check_mode:
+        removal_packages.manager_of(commands.runner(module)).distrust(keys)
     return changes
 
 

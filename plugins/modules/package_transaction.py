@@ -56,7 +56,7 @@ options:
     type: int
     default: 600
   fetch:
-    description: Whether apt fetches the packages, so that nothing has to come over the network when they are installed. A dry run
+    description: Whether the packages are fetched, so that nothing has to come over the network when they are installed. A dry run
       fetches nothing.
     type: bool
     default: false
@@ -212,6 +212,8 @@ def with_dnf(module: AnsibleModule, run: commands.Run) -> Answer:
     changed = bool(params["install"] and transaction.steps)
     if not module.check_mode:
         dnf_transaction.require(transaction, packages)
+        if params["fetch"] and transaction.steps:
+            dnf_transaction.install(run, packages, driver, back, fetch=True)
         if changed:
             dnf_transaction.install(run, packages, driver, back)
         if params["install"] and params["obsolete"]:

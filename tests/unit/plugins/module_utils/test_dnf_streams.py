@@ -62,3 +62,30 @@ def test_the_former_stream_comes_back_where_the_wanted_one_is_not_to_be_had(tmp_
         dnf_streams.switch(run, "nvidia-driver", "999", node(tmp_path, "enabled"))
     assert caught.value.code == "GF-STREAM-UNKNOWN"
     assert said[-1] == "enable nvidia-driver:580-dkms"
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"), [("Error: No matching Modules to list\n", []), ("Error: no cache\n", ["enable"])]
+)
+def test_where_no_repository_has_the_module_there_is_nothing_to_choose(
+    tmp_path: Path, said: str, wanted: list[str]
+) -> None:
+    words: list[str] = []
+
+    def run(command: list[str]) -> tuple[int, str, str]:
+        words.append(command[5])
+        return (1, "", said) if command[5] == "list" else (0, "", "")
+
+    assert dnf_streams.switch(run, "nvidia-driver", "570-open", node(tmp_path, None), cached=True) is bool(wanted)
+    assert [word for word in words if word != "list"] == wanted
+
+
+def test_a_reset_asks_the_network_where_the_lists_on_the_node_do_not_do(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def run(command: list[str]) -> tuple[int, str, str]:
+        said.append(" ".join(command[5:]))
+        return (1, "", "Error: no cache") if "--cacheonly" in command else (0, "", "")
+
+    dnf_streams.reset(run, "nvidia-driver", node(tmp_path, "enabled"), cached=True)
+    assert said == ["reset --cacheonly nvidia-driver", "reset nvidia-driver"]

@@ -177,6 +177,20 @@ def test_the_network_is_tried_again_and_nothing_else() -> None:
     assert len(waits) == 2
 
 
+def test_packages_are_fetched_without_being_installed(tmp_path: Path) -> None:
+    dnf = Dnf((0, "", ""))
+    dnf_transaction.install(dnf, ["nvidia-driver-cuda=580.*"], driver=True, fetch=True)
+    assert "--downloadonly" in dnf.commands[0]
+    folder = tmp_path / "var/cache/dnf/gpufleet-nvidia-0123/packages"
+    folder.mkdir(parents=True)
+    (folder / "dkms-3.0.11-1.el9.noarch.rpm").touch()
+    # Of what the cache has nothing is fetched.
+    nothing = Dnf()
+    dnf_transaction.install(nothing, ["dkms=3.0.11-1.el9"], back=True, root=str(tmp_path), fetch=True)
+    with pytest.raises(GpufleetError, match="could not fetch"):
+        dnf_transaction.install(Dnf((1, "", "Error: disk full\n")), ["dkms"], fetch=True)
+
+
 def test_a_package_that_another_key_signed_is_named_so() -> None:
     said = "Error: GPG check FAILED\n"
     with pytest.raises(GpufleetError) as caught:

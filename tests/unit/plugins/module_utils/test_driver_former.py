@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.gpufleet.stack.plugins.module_utils import (
     driver_former,
     driver_remains,
+    former_packages,
     runfile,
     vendor_repository,
 )
@@ -219,24 +220,24 @@ def test_an_installer_that_is_not_kept_is_said_to_be_lost(node: Node) -> None:
 
 
 def test_nvidias_entry_goes_with_the_driver_and_comes_back_with_it(node: Node) -> None:
-    node.write(driver_former.ENTRY, "Types: deb\n")
+    node.write(former_packages.Debs.entry, "Types: deb\n")
     take(node)
-    assert (node.root / driver_former.ENTRY.lstrip("/")).exists()
-    driver_former.forget(STATE, str(node.root))
+    assert (node.root / former_packages.Debs.entry.lstrip("/")).exists()
+    driver_former.forget(node.run, STATE, str(node.root))
     take(node, Coming(packages=True, repository=False))
-    assert not (node.root / driver_former.ENTRY.lstrip("/")).exists()
+    assert not (node.root / former_packages.Debs.entry.lstrip("/")).exists()
     back(node)
-    assert (node.root / driver_former.ENTRY.lstrip("/")).read_text(encoding="utf-8") == "Types: deb\n"
+    assert (node.root / former_packages.Debs.entry.lstrip("/")).read_text(encoding="utf-8") == "Types: deb\n"
 
 
 def test_once_the_wanted_driver_is_proved_others_entries_come_back(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     restored: list[str] = []
     monkeypatch.setattr(vendor_repository, "restore", restored.append)
-    node.write(driver_former.ENTRY, "Types: deb\n")
+    node.write(former_packages.Debs.entry, "Types: deb\n")
     take(node, Coming(packages=True, repository=False))
-    assert driver_former.forget(STATE, str(node.root))
+    assert driver_former.forget(node.run, STATE, str(node.root))
     assert restored == [str(node.root)]
-    assert not driver_former.forget(STATE, str(node.root))
+    assert not driver_former.forget(node.run, STATE, str(node.root))
 
 
 def test_a_run_that_was_cut_off_leaves_behind_what_it_took(node: Node) -> None:
@@ -249,4 +250,7 @@ def test_a_run_that_was_cut_off_leaves_behind_what_it_took(node: Node) -> None:
 
 def test_the_holds_of_the_former_driver_are_known(node: Node) -> None:
     node.receipt(holds={"nvidia-driver": True}, stage={"hold_kernel": True})
-    assert driver_former.holds(STATE, str(node.root)) == (["nvidia-driver"], True)
+    assert driver_former.holds(STATE, str(node.root)) == (["nvidia-driver"], True, "", [])
+    packages = ["kernel-devel", "nvidia-driver-cuda=580.*", "kmod-nvidia-open-dkms=580.*"]
+    node.receipt(holds={}, stage={"versionlock": "580.*", "packages": packages})
+    assert driver_former.holds(STATE, str(node.root))[2:] == ("580.*", ["kmod-nvidia-open-dkms", "nvidia-driver-cuda"])

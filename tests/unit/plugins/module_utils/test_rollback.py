@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.stack.plugins.module_utils import receipts, rollback
+from ansible_collections.gpufleet.stack.plugins.module_utils import receipts, rollback, vendor_repository
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
 STATE = "/var/lib/gpufleet"
@@ -240,6 +240,14 @@ def test_the_receipt_before_is_kept_where_another_takes_its_place(
     assert (tmp_path / "former/nvidia_driver.json").exists() is kept
 
 
+@pytest.mark.parametrize(("receipt", "kept"), [({**FORMER, "packages": {}}, False), (NOW, True)])
+def test_the_repository_that_comes_again_is_no_reason_to_forget_what_was_before(
+    tmp_path: Path, receipt: dict[str, Any], kept: bool
+) -> None:
+    rollback.keep_former(str(tmp_path), {**FORMER, "digest": rollback.NO_REPOSITORY}, receipt)
+    assert (tmp_path / "former/nvidia_driver.json").exists() is kept
+
+
 def test_what_removal_left_is_no_state_to_go_back_to(tmp_path: Path) -> None:
     for former in (None, {**FORMER, "digest": "removed"}, {**FORMER, "stage": None}):
         rollback.keep_former(str(tmp_path), former, NOW)
@@ -248,7 +256,7 @@ def test_what_removal_left_is_no_state_to_go_back_to(tmp_path: Path) -> None:
 
 RPM_OLD, RPM_NEW = "3:570.211.01-1.el9", "3:580.178.04-1.el9"
 RPM_STAGE = {
-    "version": "570", "packages": ["kernel-devel=5.14.0-427.13.1.el9_4", "nvidia-driver-cuda=570.*"], "obsolete": [],
+    "version": "570", "source": "nvidia", "packages": ["kernel-devel=5.14.0-427.13.1.el9_4", "nvidia-driver-cuda=570.*"], "obsolete": [],
     "wanted": True, "digest": "old", "module_stream": "nvidia-driver:570-open", "versionlock": None,
 }  # fmt: skip
 
@@ -295,6 +303,19 @@ def test_with_dnf_the_files_of_its_cache_are_asked_about_past_the_streams(tmp_pa
     assert way.cached == ["nvidia-driver-cuda", "nvidia-driver-cuda-libs"]
     assert any(word.endswith("nvidia-driver-cuda-570.211.01-1.el9.x86_64.rpm") for word in said[0])
     assert "--setopt=gpufleet-nvidia.module_hotfixes=True" in said[0]
+
+
+@pytest.mark.parametrize(("entry", "digest"), [(True, "old"), (False, rollback.NO_REPOSITORY)])
+def test_packages_that_come_back_without_their_repository_are_work_for_the_next_run(
+    tmp_path: Path, entry: bool, digest: str
+) -> None:
+    el(tmp_path, cached=True)
+    path = tmp_path / vendor_repository.SOURCE_FILES["dnf"].lstrip("/")
+    path.parent.mkdir(parents=True)
+    if entry:
+        path.touch()
+    way = rollback.find("nvidia_driver", STATE, lambda _command: (1, "", "Operation aborted."), str(tmp_path))
+    assert way.stage["digest"] == digest
 
 
 def test_with_dnf_what_cannot_be_had_any_more_is_said(tmp_path: Path) -> None:
