@@ -16,6 +16,7 @@ import tempfile
 import zipfile
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import torch_verify
+from ansible_collections.gpufleet.stack.plugins.module_utils.torch_verify import main
 
 PACKAGE = "gpufleet_verify"
 START = f"""import sys
@@ -30,7 +31,8 @@ STAMP = (1980, 1, 1, 0, 0, 0)
 
 def sources() -> dict[str, bytes]:
     """The files of the package by their names."""
-    found = {"__init__.py": b""}
+    # Ansible sends what is imported: main brings all the others.
+    found = {"__init__.py": b"", "main.py": pkgutil.get_data(main.__name__.rpartition(".")[0], "main.py") or b""}
     for module in pkgutil.iter_modules(torch_verify.__path__):
         name = f"{module.name}.py"
         found[name] = pkgutil.get_data(torch_verify.__name__, name) or b""
