@@ -19,6 +19,7 @@ Row = dict[str, Any]
 
 # Longer lists of nodes are counted as well.
 NAMES_SHOWN = 8
+CHECKS_SHOWN = 3
 VALUE_CHARACTERS = 120
 REBOOT_NEEDED = "GF-REBOOT-NEEDED"
 
@@ -244,8 +245,14 @@ def _checks_line(verdict: Row) -> str:
             names.append(check["name"])
     for reason, names in reasons.items():
         count = sum(1 for check in checks if check["status"] == "skipped" and check["message"] == reason)
-        line += f", {count} skipped ({reason}): {', '.join(names)}"
+        line += f", {count} skipped ({reason}): {_some(names)}"
     return line
+
+
+def _some(names: list[str]) -> str:
+    """The first of the checks; the verdict has them all."""
+    more = len(names) - CHECKS_SHOWN
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:CHECKS_SHOWN])} and {more} more"
 
 
 def _training_lines(verdicts: list[Row]) -> list[str]:

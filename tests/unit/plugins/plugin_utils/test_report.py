@@ -233,3 +233,10 @@ def test_run_summary_tells_the_judgement_after_the_nodes() -> None:
         "n1: rule ecc does not hold (warning)",
         "reboot needed on: n1 (driver 535 installed, not loaded)",
     ]
+
+
+def test_many_skipped_checks_are_counted_not_listed() -> None:
+    names = ("gpu_device", "gpu_kernel", "gpu_precision", "gpu_training", "gpu_compile")
+    skipped = verdict(*(check(name, "skipped", message=NO_GPU) for name in names))
+    line = run_summary({"localhost": {"plan": plan(), "verdict": skipped}})[1]
+    assert line == f"  0 checks passed, 5 skipped ({NO_GPU}): gpu_device, gpu_kernel, gpu_precision and 2 more"
