@@ -269,7 +269,8 @@ def _good_lines(verdict: Row) -> list[str]:
         lines.append(f"all-reduce of {largest['bytes']} bytes: {largest['gib_s']:.3g} GiB/s")
     rates = sorted(row["gib_s"] for row in verdict["pairs"])
     if rates:
-        lines.append(f"{len(rates)} links: {rates[0]:.3g} to {rates[-1]:.3g} GiB/s")
+        several = f"{len(rates)} links: {rates[0]:.3g} to {rates[-1]:.3g} GiB/s"
+        lines.append(several if len(rates) > 1 else f"one link: {rates[0]:.3g} GiB/s")
     return lines
 
 

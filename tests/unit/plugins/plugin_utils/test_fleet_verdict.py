@@ -60,6 +60,7 @@ def test_two_nodes_have_nothing_to_compare_their_link_with() -> None:
     assert found["ok"]
     assert found["checks"][-1]["status"] == "skipped"
     assert "nothing to compare" in found["checks"][-1]["message"]
+    assert fleet_lines(found)[-1] == "one link: 1 GiB/s"
 
 
 # ---- who did not come to the end ------------------------------------------------------------------------------------
