@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env python
 """What the callback gpufleet.stack.progress costs: many hosts, many tasks that do nothing.
 
     tests/benchmarks/progress_cost.py --hosts 1000 --tasks 60 --max-percent 5

@@ -328,7 +328,7 @@ def measure_link(run: Run, peer: int) -> dict[str, Any]:
     size = int(length.item())
     results = [exchange(run, peer, size) for _repeat in range(REPEATS)]
     rates = [2 * size / seconds / GIB for seconds, _right in results]
-    return {"peer": peer, "bytes": size, "gib_s": rates, "right": all(right for _, right in results)}
+    return {"peer": peer, "bytes": size, "gib_s": rates, "right": all(right for _seconds, right in results)}
 
 
 def exchange(run: Run, peer: int, size: int) -> tuple[float, bool]:
@@ -489,7 +489,8 @@ def strangers(run: Run, gradients: list[Any]) -> list[int]:
             loss_of(model, x, y).backward()
             expected = flat(run, [parameter.grad for parameter in model.parameters()])
             # A comparison with NaN is false.
-            if not difference(gradients[rank][step], expected) < TRAINING_BOUND:
+            near = difference(gradients[rank][step], expected) < TRAINING_BOUND
+            if not near:
                 wrong.append(rank)
         if wrong:
             return wrong

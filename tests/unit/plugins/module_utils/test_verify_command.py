@@ -72,8 +72,10 @@ class Node:
     def answers(self, status: str, message: str = "") -> None:
         self.script.write_text(ANSWER % (status, message, int(status == "failed")), encoding="utf-8")
 
-    def ask(self, *arguments: str, shell: list[str] = SHELLS[0], **variables: str) -> subprocess.CompletedProcess[str]:
-        command = [*shell, verify_install.command_path(str(self.prefix)), *arguments]
+    def ask(
+        self, *arguments: str, shell: list[str] | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        command = [*(shell or SHELLS[0]), verify_install.command_path(str(self.prefix)), *arguments]
         # An end that waits for a process which keeps the output open would be no end.
         return subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **variables}
@@ -123,7 +125,7 @@ def test_for_programs(node: Node) -> None:
 def test_a_look_is_quick(node: Node) -> None:
     node.verdict()
     seconds = []
-    for _ in range(5):
+    for _each in range(5):
         started = time.monotonic()
         assert node.ask().returncode == 0
         seconds.append(time.monotonic() - started)

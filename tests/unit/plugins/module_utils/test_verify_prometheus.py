@@ -103,7 +103,11 @@ def test_the_file_is_put_there_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert only.name == "gpufleet.prom" and stat.S_IMODE(only.stat().st_mode) == 0o644
     assert samples(only.read_text(encoding="utf-8"))
     before = only.read_text(encoding="utf-8")
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+
+    def full(*_paths: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(GpufleetError, match="No space left"):
         verify_prometheus.write(str(tmp_path / "textfiles"), verdict(ok=True))
     assert [path.name for path in only.parent.iterdir()] == ["gpufleet.prom"]

@@ -32,7 +32,7 @@ def test_the_bound_is_the_quantile_of_its_tail_and_goes_to_the_normal_one() -> N
 @pytest.mark.parametrize("count", [5, 6, 7, 8, 9, 12, 16, 32, 64, 128])
 def test_healthy_groups_of_every_size_name_nobody_more_often_than_stated(count: int) -> None:
     noise, runs = seeded(count), 1500
-    named = sum(bool(worse([noise.gauss(100, 2) for _ in range(count)])) for _ in range(runs))
+    named = sum(bool(worse([noise.gauss(100, 2) for _each in range(count)])) for _each in range(runs))
     # 1 % of 1,500 is 15; 25 is two and a half standard deviations more.
     assert named <= 25
 
@@ -40,7 +40,7 @@ def test_healthy_groups_of_every_size_name_nobody_more_often_than_stated(count: 
 @pytest.mark.parametrize("count", [5, 8, 128])
 def test_one_at_half_the_speed_is_found_in_a_group_of_every_size(count: int) -> None:
     noise = seeded(1)
-    values = [noise.gauss(100, 0.5) for _ in range(count)]
+    values = [noise.gauss(100, 0.5) for _each in range(count)]
     values[3] = 50.0
     assert worse(values) == [3]
 
@@ -51,7 +51,7 @@ def test_fewer_than_five_are_not_judged() -> None:
 
 def test_only_the_worse_side_counts() -> None:
     noise = seeded(2)
-    values = [noise.gauss(100, 1) for _ in range(32)]
+    values = [noise.gauss(100, 1) for _each in range(32)]
     values[0], values[1] = 200.0, 50.0
     assert worse(values, "higher") == [1]
     assert worse(values, "lower") == [0]
@@ -59,8 +59,8 @@ def test_only_the_worse_side_counts() -> None:
 
 def test_nearly_half_of_the_group_may_be_wrong() -> None:
     noise = seeded(3)
-    values = [noise.gauss(100, 1) for _ in range(64)]
-    values[:20] = [noise.gauss(40, 1) for _ in range(20)]
+    values = [noise.gauss(100, 1) for _each in range(64)]
+    values[:20] = [noise.gauss(40, 1) for _each in range(20)]
     assert worse(values) == list(range(20))
 
 
