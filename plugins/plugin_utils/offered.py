@@ -89,8 +89,8 @@ def _former_stays(stage: Row, node: Row, there: Row) -> str | None:
         return None
     if former["source"] not in SOURCES:
         return f"it came from {former['source']}, and the role does not know how to take that away"
-    if node["package_manager"] != "apt" and not former["source"] == stage["source"] == "runfile":
-        return "the role changes a driver's source with apt only, so far"
+    if node["package_manager"] == "dnf" and former["source"] == "distro":
+        return "with dnf the role knows how to take NVIDIA's packages and installers away, and no others"
     return None
 
 

@@ -105,14 +105,15 @@ def test_an_installer_is_run_where_it_was_tried() -> None:
     assert "RedHat, Rocky, AlmaLinux" in plan["conflicts"][0]["because"][0]
 
 
-def test_with_dnf_an_installer_takes_the_place_of_another_one_only() -> None:
+def test_with_dnf_an_installer_takes_the_place_of_nvidias_drivers_only() -> None:
     wishes = {"nvidia_driver_source": "runfile", "nvidia_driver_runfile_sha256": "0" * 64, "pytorch_version": "auto"}
     wishes["nvidia_driver_runfile"] = "/srv/NVIDIA-Linux-x86_64-580.178.04.run"
     there = {"distribution": "Rocky", "version": "9.4", "driver": "550.54.15", "loaded": "550.54.15"}
-    assert checked(facts("a100", driver_source="runfile", **there), **wishes)["ok"]
-    plan = checked(facts("a100", driver_source="nvidia", **there), **wishes)
+    for source in ("runfile", "nvidia"):
+        assert checked(facts("a100", driver_source=source, **there), **wishes)["ok"]
+    plan = checked(facts("a100", driver_source="distro", **there), **wishes)
     assert codes(plan, "conflicts") == ["GF-NOT-YET"]
-    assert "with apt only" in plan["conflicts"][0]["because"][0]
+    assert "NVIDIA's packages and installers" in plan["conflicts"][0]["because"][0]
 
 
 @pytest.mark.parametrize("source", ["nvidia", "runfile"])
