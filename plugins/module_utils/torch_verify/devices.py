@@ -96,7 +96,7 @@ def check_gpu_device(torch: Any, wanted: Expectations, index: int) -> dict[str, 
     planned = [row for row in wanted.get("devices", []) if row.get("name")]
     if not planned:
         return skipped(measured, NOTHING_EXPECTED)
-    # CUDA orders GPUs by their speed, the facts by their addresses: the name tells which rows may be meant.
+    # Divided and hidden GPUs shift the numbers: the name tells which rows may be meant.
     rows = [row for row in planned if row["name"] == measured["name"]]
     if not rows:
         names = ", ".join(sorted({row["name"] for row in planned}))

@@ -79,6 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         say(f"gpufleet_verify: {error}", sys.stderr)
         return EXIT_COULD_NOT_RUN
+    # As NVML and the facts count them; CUDA itself begins with the fastest.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     out = quiet_stdout()
     try:
         torch = importlib.import_module("torch")
