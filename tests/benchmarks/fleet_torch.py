@@ -215,6 +215,9 @@ class Bench:
         site = f"{PLAIN}/lib/python{PYTHON}/site-packages"
         missing = self.watched(node, site, lambda: self.measured(f"to {OTHER}", node, lambda: self.pip(node, OTHER)))
         back = self.measured(f"back to {RELEASE}", node, lambda: self.pip(node, RELEASE))
+        print(
+            f"  the second environment {100 * more / first:.0f} % more disk; {missing:.2f} s without torch", flush=True
+        )
         self.world.sh(node, f"rm -rf {PLAIN} /root/.cache/pip")
         return {
             **added(rows),
@@ -242,6 +245,10 @@ class Bench:
         site = f"{CURRENT}/lib/python{PYTHON}/site-packages"
         missing = self.watched(node, site, lambda: self.measured(f"to {OTHER}", node, lambda: self.play(node, OTHER)))
         back = self.measured(f"back to {RELEASE} (rollback.yml)", node, lambda: self.back(node))
+        print(
+            f"  the second environment itself {second:.1f} s, {100 * more / first:.2f} % more disk; {missing:.2f} s without torch"
+        )
+        self.world.sh(node, f"rm -rf {OURS}")
         return {**added(rows), "second": second, "share": more / first, "missing": missing, "back": back.seconds}
 
     def back(self, node: str) -> None:
@@ -287,7 +294,7 @@ def main() -> None:
         print(
             f"{len(nodes)} nodes one after the other, uplink {said.uplink} Mbit/s, torch {RELEASE} ({PYTHON}, CUDA 11.7)"
         )
-        plain, ours = bench.plain_way(), bench.our_way()
+        ours, plain = bench.our_way(), bench.plain_way()
     print(f"\n{'':<44} {'plain pip':>10} {'ours':>10}   ours / plain")
     for key, unit, what in (
         ("bytes", 1e6, "MB over the uplink"),
