@@ -273,7 +273,7 @@ def added(rows: list[Cost]) -> dict[str, float]:
 
 def built(output: str) -> float:
     """The module's own seconds for the environment that it built."""
-    results = re.findall(r'"action": "built".*?"seconds": ([\d.]+)', output, re.DOTALL)
+    results = re.findall(r'\baction"?: "?built\b.*?\bseconds"?: ([\d.]+)', output, re.DOTALL)
     return float(results[-1])
 
 
