@@ -112,7 +112,7 @@ report: $(VENV)/test.stamp
 # The check script under a real torch 2.0.1 and a real 1.13.1; both are installed below .cache once.
 torch: $(VENV)/test.stamp
 	@mkdir -p $(REPORTS)
-	$(BIN)/python -m pytest tests/with_torch --junitxml=$(REPORTS)/torch.xml $(ARGS)
+	$(BIN)/python -m pytest tests/with_torch -m "not slow" --junitxml=$(REPORTS)/torch.xml $(ARGS)
 
 # Every ansible-core that is promised, and every Python of a node that this machine has.
 compat: $(VENV)/test.stamp
@@ -136,7 +136,7 @@ integration: $(VENV)/test.stamp
 # Nodes of their own, so the scenario need not be up.
 releases: $(VENV)/test.stamp
 	@mkdir -p $(REPORTS)
-	$(MOLECULE_ENV) $(BIN)/python -m pytest tests/integration -m slow --junitxml=$(REPORTS)/releases.xml $(ARGS)
+	$(MOLECULE_ENV) $(BIN)/python -m pytest tests/integration tests/with_torch -m slow --junitxml=$(REPORTS)/releases.xml $(ARGS)
 
 # Every scenario but `default` has its nodes to itself and takes them down.
 scenarios: $(VENV)/test.stamp

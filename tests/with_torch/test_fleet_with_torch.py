@@ -156,7 +156,7 @@ def problems(verdict: dict[str, Any]) -> list[str]:
     return [name for name in failed(verdict) if name != "pairs"]
 
 
-@pytest.mark.parametrize("release", ["torch_2_0", "torch_1_13"])
+@pytest.mark.parametrize("release", ["torch_2_0", pytest.param("torch_1_13", marks=pytest.mark.slow)])
 def test_all_is_well(release: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     verdict = Fleet(request.getfixturevalue(release), tmp_path).check()
     assert problems(verdict) == [], verdict
@@ -212,6 +212,7 @@ def test_a_killed_rank_is_named(torch_2_0: str, tmp_path: Path) -> None:
     assert time.monotonic() - started < 100
 
 
+@pytest.mark.slow
 def test_a_node_that_never_comes_is_named(torch_2_0: str, tmp_path: Path) -> None:
     fleet = Fleet(torch_2_0, tmp_path, timeout=50)
     fleet.breaks("n2", "import time\ntime.sleep(1000)")

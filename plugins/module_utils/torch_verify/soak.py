@@ -40,11 +40,12 @@ def check(torch: Any, wanted: Expectations, device: Any, size: int) -> dict[str,
     """No product may differ from the first one."""
     seconds = wanted.get("soak_seconds", SECONDS)
     measured = soak(torch, device, size, seconds, wanted.seed)
-    good = measured["differing"] == 0 and measured["products"] > 0
-    message = (
-        f"{measured['differing']} of {measured['products']} products differ from the first: memory or arithmetic fails"
-    )
-    return outcome(good, measured, {"differing": 0, "finite": True}, message)
+    expected = {"differing": 0, "finite": True}
+    if not measured["finite"]:
+        return outcome(False, measured, expected, "a product of finite numbers is not finite")
+    differing, products = measured["differing"], measured["products"]
+    message = f"{differing} of {products} products differ from the first: memory or arithmetic fails"
+    return outcome(differing == 0 and products > 0, measured, expected, message)
 
 
 def check_cpu(torch: Any, wanted: Expectations) -> dict[str, Any]:
