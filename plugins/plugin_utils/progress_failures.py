@@ -102,8 +102,7 @@ def _told(code: str, hosts: list[str], failures: Mapping[str, Failure]) -> Itera
     for host in hosts:
         messages.setdefault(_of_any(failures[host].message, host, several), []).append(host)
     if len(messages) == 1:
-        (message,) = messages
-        yield f"{_on(code, hosts)}: {message}"
+        yield f"{_on(code, hosts)}: {''.join(messages)}"
     else:
         yield f"{_on(code, hosts)}:"
         ordered = sorted(messages.items(), key=lambda item: -len(item[1]))
