@@ -68,6 +68,8 @@ def _loss(rows: dict[str, Row]) -> Row | None:
     for host in strays:
         series.append(_series(shown(host), "stray", [(step, max(loss, SMALLEST_LOSS)) for step, loss in same[host]]))
     count = f"{len(same)} node{'' if len(same) == 1 else 's'}"
+    # What is drawn ends at the axis; what is said does not.
+    end = median(curve[-1][1] for curve in same.values())
     return {
         "title": "Training loss",
         "about": f"the small network of verify, {count}",
@@ -75,7 +77,7 @@ def _loss(rows: dict[str, Row]) -> Row | None:
         "y": "loss",
         "logarithmic": True,
         "series": series,
-        "summary": f"the median falls from {number(middle[0])} to {number(middle[-1])} in {steps[-1]} steps",
+        "summary": f"the median falls from {number(middle[0])} to {number(end)} in {steps[-1]} steps",
     }
 
 

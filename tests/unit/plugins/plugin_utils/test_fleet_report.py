@@ -12,7 +12,12 @@ from typing import Any
 import jsonschema
 import pytest
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import report_files, report_plot, report_render
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import (
+    report_files,
+    report_pictures,
+    report_plot,
+    report_render,
+)
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.report_attention import command_for
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.report_document import make
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.report_drift import same_version
@@ -251,6 +256,13 @@ def test_pictures_of_what_was_measured(large: Row) -> None:
     ]  # fmt: skip
     assert shown["GPU memory bandwidth"]["series"][-1]["labels"] == ["n65 GPU 0", "n107 GPU 0"]
     assert shown["Training loss"]["summary"].startswith("the median falls from 41.5 to 0.000")
+
+
+def test_a_loss_below_the_axis_is_told_as_it_is() -> None:
+    found = report_pictures._loss({"n1": {"loss": [[0, 42.5], [500, 6.8e-13]]}})
+    assert found is not None
+    assert found["summary"] == "the median falls from 42.5 to 6.8e-13 in 500 steps"
+    assert found["series"][0]["points"][-1][1] == report_pictures.SMALLEST_LOSS
 
 
 def test_a_curve_that_strays_is_drawn_by_itself() -> None:
