@@ -184,6 +184,7 @@ class CallbackModule(CallbackBase):
         self._finish(result, skipped=True)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        # The argument is Ansible's: a task's own ignore_errors. What a playbook ignores is no failure of its run.
         if not ignore_errors:
             ended.SEEN[result.host.get_name()] = ended.failure(result.result)
             if result.task.any_errors_fatal or result.task.run_once:

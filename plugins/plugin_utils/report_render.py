@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 TEMPLATES = Path(__file__).parent / "report_templates"
 COLUMNS = {"node": "node", "verdict": "verdict", **PARTS}
-TODOS_SHOWN = 6
+ATTENTION_SHOWN = 6
 DRIFTS_SHOWN = 12
 BAR = 1000
 NO_PICTURES = "Without pictures: they need pygal on the controller (pip install -r requirements.txt)."
@@ -63,7 +63,7 @@ def html(document: Row) -> str:
         bar=_bar(document["summary"]),
         pictures=drawn,
         no_pictures="" if report_plot.drawer() else NO_PICTURES,
-        todos_shown=TODOS_SHOWN,
+        attention_shown=ATTENTION_SHOWN,
         drifts_shown=DRIFTS_SHOWN,
         ranks={state: rank for rank, state in enumerate(STATES)},
         # Ours and without anything from outside; not escaped, as it would change what it is.

@@ -49,6 +49,7 @@ ILL = r"""
       rescue:
         - ansible.builtin.debug:
             msg: went on
+    # What is tested is that the end of a run does not tell of it.
     - name: Be ignored
       ansible.builtin.fail:
         msg: "GF-IGNORED: nor this"
