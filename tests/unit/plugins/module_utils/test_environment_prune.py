@@ -18,6 +18,7 @@ from ansible_collections.gpufleet.stack.tests.unit.plugins.environment_house imp
 from ansible_collections.gpufleet.stack.tests.unit.plugins.wheelhouse import Index, build_wheel
 
 LONG_AGO = managed_python_prune.FRESH_SECONDS + 60
+UNTIL_TOLD = "import sys; print('up', flush=True); sys.stdin.read()"
 
 
 def cached(wanted: Wanted) -> set[str]:
@@ -149,7 +150,9 @@ def test_one_that_came_a_moment_ago_or_is_not_ours_stays(tmp_path: Path) -> None
 
 def test_one_that_a_process_runs_stays(tmp_path: Path) -> None:
     program = interpreter(tmp_path, "busy")
-    with subprocess.Popen([program, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as process:
+    # Only one that has said that it is up: while the kernel still loads it, its command is not to be seen.
+    with subprocess.Popen([program, "-c", UNTIL_TOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
         gone, kept = managed_python_prune.prune(str(tmp_path), [])
         assert gone == [] and f"({process.pid})" in kept[str(tmp_path / "python/busy")]
         process.kill()
