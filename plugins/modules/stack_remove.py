@@ -135,7 +135,9 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import (
     initramfs,
     removal,
     removal_packages,
+    removal_plan,
     removal_use,
+    removal_wish,
 )
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import STATE_DIR
@@ -144,11 +146,11 @@ LOADED = "/sys/module/nvidia"
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C", "LANGUAGE": "C"}
 
 
-def wish_of(module: AnsibleModule) -> removal.Wish:
+def wish_of(module: AnsibleModule) -> removal_wish.Wish:
     """What the module's options ask for."""
     params = module.params
-    return removal.Wish(
-        stages=removal.STAGES if "all" in params["stages"] else tuple(params["stages"]),
+    return removal_wish.Wish(
+        stages=removal_wish.STAGES if "all" in params["stages"] else tuple(params["stages"]),
         prefix=params["prefix"],
         cache_dir=params["cache_dir"] or os.path.join(params["prefix"], "cache"),
         state_dir=params["state_dir"],
@@ -157,12 +159,12 @@ def wish_of(module: AnsibleModule) -> removal.Wish:
     )
 
 
-def remove(module: AnsibleModule, run: removal_packages.Run) -> removal.Plan:
+def remove(module: AnsibleModule, run: removal_packages.Run) -> removal_wish.Plan:
     """Look, refuse, and where it is no dry run, remove."""
     if not module.check_mode:
         dpkg_cut.settle(run)
     manager = removal_packages.manager_of(run)
-    plan = removal.make_plan(wish_of(module), manager, platform.release())
+    plan = removal_plan.make_plan(wish_of(module), manager, platform.release())
     removal_use.refuse_trees_in_use(plan.trees)
     # What is held by us stays out of the plan, and goes as soon as it is let go.
     held = removal_packages.HELD in plan.kept.values()
@@ -182,7 +184,7 @@ def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
         argument_spec={
-            "stages": {"type": "list", "elements": "str", "choices": ["all", *removal.STAGES], "default": ["all"]},
+            "stages": {"type": "list", "elements": "str", "choices": ["all", *removal_wish.STAGES], "default": ["all"]},
             "edited": {"type": "bool", "default": False},
             "shared": {"type": "bool", "default": False},
             "prefix": {"type": "path", "default": "/opt/gpufleet"},

@@ -13,10 +13,13 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import (
     openpgp,
     receipts,
     removal,
+    removal_paths,
+    removal_plan,
+    removal_wish,
     vendor_repository,
 )
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-from ansible_collections.gpufleet.stack.plugins.module_utils.removal import STAGES, Plan, Wish
+from ansible_collections.gpufleet.stack.plugins.module_utils.removal_wish import STAGES, Plan, Wish
 from ansible_collections.gpufleet.stack.plugins.module_utils.shell_syntax import SYNTAXES
 
 PREFIX = "/opt/gpufleet"
@@ -135,7 +138,7 @@ class Node:
         wish = Wish(
             stages or STAGES, PREFIX, options.pop("cache_dir", PREFIX + "/cache"), root=str(self.root), **options
         )
-        return removal.make_plan(wish, packages or Packages(self), "6.1.0-9-amd64")
+        return removal_plan.make_plan(wish, packages or Packages(self), "6.1.0-9-amd64")
 
     def remove(self, *stages: str, packages: Packages | None = None, **options: Any) -> Plan:
         packages = packages or Packages(self)
@@ -371,7 +374,7 @@ def test_a_link_leads_again_where_it_led_before(full: Node) -> None:
     assert full.plan().lines() == []
 
 
-@pytest.mark.parametrize("folder", removal.ALTERNATIVES)
+@pytest.mark.parametrize("folder", removal_paths.ALTERNATIVES)
 def test_the_alternatives_system_keeps_its_link_and_forgets_our_toolkit(full: Node, folder: str) -> None:
     full.at(LINK).unlink()
     full.link(LINK, "/etc/alternatives/cuda")
@@ -455,7 +458,7 @@ def test_marks_are_set_back(full: Node) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("linux-image-6.1.0-9-amd64", "it is the kernel that runs"), ("editor", removal.ASKED_SINCE)]
+    ("name", "why"), [("linux-image-6.1.0-9-amd64", "it is the kernel that runs"), ("editor", removal_plan.ASKED_SINCE)]
 )
 def test_packages_that_stay_for_their_own_sake(node: Node, name: str, why: str) -> None:
     node.set_packages("base", name, "other", automatic=("other", "linux-image-6.1.0-9-amd64"))
@@ -535,7 +538,7 @@ def test_a_prefix_that_other_nodes_may_use_stays_and_the_nodes_own_part_goes(ful
 @pytest.mark.parametrize(("point", "kind"), [("/opt", "xfs"), ("/opt/gpu", "nfs4"), ("/opt", "nfs4")])
 def test_a_prefix_of_the_nodes_own_goes_and_a_shared_one_on_demand(full: Node, point: str, kind: str) -> None:
     full.write("/proc/self/mounts", MOUNTS.format(point=point, kind=kind))
-    full.remove(shared=kind in removal.SHARED and point == "/opt")
+    full.remove(shared=kind in removal_wish.SHARED and point == "/opt")
     assert not full.at(PREFIX).exists()
 
 
@@ -555,10 +558,10 @@ KEY = Path(__file__).parents[3] / "fixtures/dnf/key.asc"
 def test_with_dnf_the_stream_is_reset_and_the_key_leaves_rpm(node: Node, trusted_before: bool) -> None:
     key = node.write(vendor_repository.KEY_FILES["dnf"], KEY.read_text())
     source = node.write(vendor_repository.SOURCE_FILES["dnf"], "[gpufleet-nvidia]\n")
-    stream = node.write(removal.STREAM_FILE, "[nvidia-driver]\nstream=570-open\nstate=enabled\n")
+    stream = node.write(removal_paths.STREAM_FILE, "[nvidia-driver]\nstream=570-open\nstate=enabled\n")
     node.receipt("nvidia_driver", files=[key, source, stream])
     # Going back, or a stream switched by hand, changes that file.
-    node.write(removal.STREAM_FILE, "[nvidia-driver]\nstream=580-open\nstate=enabled\n")
+    node.write(removal_paths.STREAM_FILE, "[nvidia-driver]\nstream=580-open\nstate=enabled\n")
     if trusted_before:
         vendor_repository.note_key(str(node.root))
     packages = Packages(node)
