@@ -50,7 +50,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import report
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import run_summary as summary
 
 NAME = "gpufleet.stack.run_summary"
 
@@ -65,7 +65,7 @@ def run_summary(hosts: Any, variables: Any, check_mode: Any = False) -> list[str
         raise AnsibleFilterError(f"{NAME}: check_mode must be true or false, not {check_mode!r:.200}")
     nodes = {host: _node(host, variables[host]) for host in hosts}
     judgements = [node.pop("judgement") for node in nodes.values()]
-    return report.run_summary(nodes, check_mode, next(filter(None, judgements), None))
+    return summary.run_summary(nodes, check_mode, next(filter(None, judgements), None))
 
 
 def _node(host: str, variables: Any) -> dict[str, Any]:

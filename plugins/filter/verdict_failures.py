@@ -41,7 +41,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.report import failure_lines
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.verdict_failures import failure_lines
 
 
 def verdict_failures(verdict: Any, host: Any = None) -> list[str]:

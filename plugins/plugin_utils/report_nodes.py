@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import report
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import verdict_failures
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_stages import stage_rows
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_text import LABELS, wish_text
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.report_text import clean, known
@@ -86,8 +86,8 @@ def _state(node: Row) -> str:
         return "refused"
     if verdict is None or not _is_of(verdict, plan):
         return "unverified"
-    failed = report.failures(verdict)
-    if failed and all(report.needs_reboot(failure) for failure in failed):
+    failed = verdict_failures.failures(verdict)
+    if failed and all(verdict_failures.needs_reboot(failure) for failure in failed):
         return "reboot"
     if not verdict["ok"]:
         return "failed"
@@ -254,15 +254,17 @@ def _problems(state: str, node: Row, verdict: Row | None) -> list[Row]:
         return [_problem("GF-REPORT-LOST", "nothing is known of it from this run", why, [(cause, mend)])]
     if state == "refused" and plan is not None:
         return [_conflict(conflict) for conflict in plan["conflicts"]]
-    failed = report.failures(verdict) if verdict else []
+    failed = verdict_failures.failures(verdict) if verdict else []
     if state == "reboot":
         cause = "the driver was installed, but the running kernel has not loaded it"
         what = "it must be rebooted before its GPUs can be verified"
-        return [_problem(report.REBOOT_NEEDED, what, [], [(cause, "reboot it, then run the playbook again")])]
+        return [_problem(verdict_failures.REBOOT_NEEDED, what, [], [(cause, "reboot it, then run the playbook again")])]
     if failed:
-        details = [f"{each.environment}/{each.check['name']}: {report.failure_text(each.check)}" for each in failed]
+        details = [
+            f"{each.environment}/{each.check['name']}: {verdict_failures.failure_text(each.check)}" for each in failed
+        ]
         names = ", ".join(dict.fromkeys(each.check["name"].partition(":")[0] for each in failed))
-        return [_problem("GF-VERIFY-FAILED", f"{names} did not pass", details, report.remedies(failed))]
+        return [_problem("GF-VERIFY-FAILED", f"{names} did not pass", details, verdict_failures.remedies(failed))]
     if state == "drifted" and plan is not None:
         details = [f"{each['part']}: {each['what']}" for each in _drift(plan, finished=False)]
         cause = "somebody or something other than this collection changed it"

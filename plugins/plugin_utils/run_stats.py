@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ansible_collections.gpufleet.stack.plugins.plugin_utils import report
+from ansible_collections.gpufleet.stack.plugins.plugin_utils import run_summary
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_names import natural
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.progress_failures import Failure, failure
 
@@ -35,9 +35,9 @@ def run_stats(
         "ok": finished and not failed,
         "finished": finished,
         "nodes": len(nodes),
-        "verified": sum(1 for host, node in real.items() if host in alive and report.is_verified(node)),
+        "verified": sum(1 for host, node in real.items() if host in alive and run_summary.is_verified(node)),
         "failed": dict(sorted(failed.items())),
-        "reboot_needed": [host for host in sorted(real, key=natural) if report.waits_for_reboot(real[host])],
+        "reboot_needed": [host for host in sorted(real, key=natural) if run_summary.waits_for_reboot(real[host])],
     }
 
 
@@ -51,7 +51,7 @@ def _codes(host: str, node: Row, alive: Collection[str], seen: Mapping[str, Fail
         return seen[host].code.split(", ")
     if host in seen:
         return [seen[host].code]
-    return report.verify_codes(node) or [UNKNOWN]
+    return run_summary.verify_codes(node) or [UNKNOWN]
 
 
 def _not_accepted(host: str, node: Row, check_mode: bool) -> list[str]:

@@ -1,132 +1,31 @@
 # Copyright: gpufleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Verdicts and the outcome of a run as lines that a person reads. Private to the collection.
+"""The outcome of a run as lines that a person reads. Private to the collection.
 
 Pure functions: plans and verdicts in (docs/contracts.md), lines out. The filters are thin shells around them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_names import fold, natural
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.judge_text import lines as judge_lines
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.verdict_failures import (
+    REBOOT_NEEDED,
+    counted,
+    failure_text,
+    failures,
+    needs_reboot,
+)
 
 Row = dict[str, Any]
 
 # Longer lists of nodes are counted as well.
 NAMES_SHOWN = 8
 CHECKS_SHOWN = 3
-VALUE_CHARACTERS = 120
-REBOOT_NEEDED = "GF-REBOOT-NEEDED"
-
-# What usually lies behind a failed check, and what mends it. The first that the check's name begins with counts.
-REMEDIES = (
-    (
-        ("script",),
-        "the environment's Python or its torch is damaged, or the node was too slow",
-        "run the playbook again for this node; give a slow one more time with verify_timeout",
-    ),
-    (
-        ("torch_", "torchvision", "torchaudio"),
-        "packages of the environment were changed by hand after it was made",
-        "run the playbook again for this node; keep changes of your own in an environment of your own",
-    ),
-    (
-        ("libraries",),
-        "LD_LIBRARY_PATH names a directory whose CUDA libraries hide those that torch was built with",
-        "leave that directory out of LD_LIBRARY_PATH where torch is used",
-    ),
-    (
-        ("cuda_available", "gpu_"),
-        "the driver does not run, is too old for this torch, or a GPU has dropped out",
-        "look at nvidia-smi and dmesg on the node, then run the playbook again for it",
-    ),
-    (
-        ("",),
-        "torch does not compute what it should: damaged files, or faulty hardware",
-        "remove the environment's directory and run the playbook again; if it stays, test the node's memory",
-    ),
-)
-
-
-class Failure(NamedTuple):
-    """One failed check of one environment."""
-
-    environment: str
-    check: Row
-
-
-def failures(verdict: Row) -> list[Failure]:
-    """Every failed check."""
-    return [
-        Failure(environment["name"], check)
-        for environment in verdict["environments"]
-        for check in environment["checks"]
-        if check["status"] == "failed"
-    ]
-
-
-def failure_lines(verdict: Row, host: str | None = None) -> list[str]:
-    """What failed on the node, why that usually is and what mends it; nothing where nothing failed."""
-    failed = failures(verdict)
-    if not failed:
-        return []
-    node = host or verdict["host"]
-    if all(needs_reboot(failure) for failure in failed):
-        lines = [f"{REBOOT_NEEDED}: {node} must be rebooted before its GPUs can be verified"]
-        causes = [("the driver was installed, but the running kernel has not loaded it", f"reboot {node}, run again")]
-    else:
-        lines = [f"GF-VERIFY-FAILED: {_count(len(failed), 'check')} failed on {node}"]
-        causes = remedies(failed)
-    lines += [f"  {failure.environment}/{failure.check['name']}: {failure_text(failure.check)}" for failure in failed]
-    for cause, mend in causes:
-        lines += [f"  cause: {cause}", f"  mend:  {mend}"]
-    return lines
-
-
-def needs_reboot(failure: Failure) -> bool:
-    """Whether nothing is wrong but that the driver waits for a reboot."""
-    return str(failure.check["message"]).startswith(REBOOT_NEEDED)
-
-
-def remedies(failed: list[Failure]) -> list[tuple[str, str]]:
-    """The usual cause of each failure and what mends it, none twice."""
-    found = []
-    for failure in failed:
-        name = failure.check["name"]
-        remedy = next((cause, mend) for prefixes, cause, mend in REMEDIES if name.startswith(prefixes))
-        if remedy not in found:
-            found.append(remedy)
-    return found
-
-
-def failure_text(check: Row) -> str:
-    """What failed, with what was measured and expected where the message does not say so."""
-    text = check["message"] or "failed"
-    values = [
-        f"{what} {_short(check[what])}"
-        for what in ("measured", "expected")
-        if check["name"] != "script"
-        and check[what] is not None
-        and not (isinstance(check[what], str) and check[what] in text)
-    ]
-    return f"{text} ({', '.join(values)})" if values else str(text)
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - 1] + "…"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-# ---- the end of a run -----------------------------------------------------------------------------------------------
 
 
 class Outcome(NamedTuple):
@@ -237,7 +136,7 @@ def _checks_line(verdict: Row) -> str:
     checks = list(_checks(verdict))
     passed = sum(1 for check in checks if check["status"] == "passed")
     failed = sum(1 for check in checks if check["status"] == "failed")
-    line = f"{_count(passed, 'check')} passed" + (f", {failed} failed" if failed else "")
+    line = f"{counted(passed, 'check')} passed" + (f", {failed} failed" if failed else "")
     reasons: dict[str, list[str]] = {}
     for check in checks:
         names = reasons.setdefault(check["message"], []) if check["status"] == "skipped" else []
@@ -306,7 +205,7 @@ def _reboot_needed(plan: Row, verdict: Row | None) -> bool:
     return bool(driver["wanted"] and not computed and plan["facts"]["gpu"]["driver"]["loaded_version"] is None)
 
 
-# ---- the end of a run for programs ----------------------------------------------------------------------------------
+# ---- the same for programs ----------------------------------------------------------------------------------------
 
 
 def is_verified(node: Row) -> bool:

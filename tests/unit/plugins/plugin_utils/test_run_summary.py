@@ -8,7 +8,7 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.gpufleet.stack.plugins.filter.run_summary import run_summary as run_summary_filter
 from ansible_collections.gpufleet.stack.plugins.filter.verdict_failures import verdict_failures
-from ansible_collections.gpufleet.stack.plugins.plugin_utils.report import run_summary
+from ansible_collections.gpufleet.stack.plugins.plugin_utils.run_summary import run_summary
 
 NO_GPU = "the node has no NVIDIA GPU"
 
