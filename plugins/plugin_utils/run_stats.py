@@ -27,8 +27,11 @@ def run_stats(
     :param seen: why nodes failed, as far as the callback is enabled.
     """
     failed: dict[str, list[str]] = {}
+    stopped = run_summary.stopped_at_the_plan(nodes)
     for host in sorted(nodes, key=natural):
-        for code in _codes(host, nodes[host], alive, seen) or _not_accepted(host, nodes[host], check_mode):
+        codes = _codes(host, nodes[host], alive, seen) or _not_accepted(host, nodes[host], check_mode)
+        # A node that was stopped for the sake of others did not fail.
+        for code in [] if stopped and codes == [UNKNOWN] else codes:
             failed.setdefault(code, []).append(host)
     real = {} if check_mode else nodes
     return {

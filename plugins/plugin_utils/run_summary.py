@@ -8,7 +8,7 @@ Pure functions: plans and verdicts in (docs/contracts.md), lines out. The filter
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_names import fold, natural
@@ -42,8 +42,12 @@ WRONG, REBOOT, UNKNOWN, PLANNED, VERIFIED = range(5)
 def run_summary(nodes: dict[str, Row], check_mode: bool = False, judgement: Row | None = None) -> list[str]:
     """The end of a run in a few lines: what is wrong first, then what was reached, then what is still to do."""
     outcomes: dict[Outcome, list[str]] = {}
+    stopped = stopped_at_the_plan(nodes)
     for host in sorted(nodes, key=natural):
-        outcomes.setdefault(_outcome(nodes[host], check_mode), []).append(host)
+        outcome = _outcome(nodes[host], check_mode)
+        if stopped and outcome.rank == UNKNOWN and nodes[host].get("plan"):
+            outcome = Outcome(UNKNOWN, "nothing was changed - the run stopped, since other nodes cannot be planned", ())
+        outcomes.setdefault(outcome, []).append(host)
     lines = []
     for found, hosts in sorted(outcomes.items(), key=lambda item: (item[0].rank, item[1])):
         lines.append(f"{_names(hosts)}: {found.headline}")
@@ -55,6 +59,11 @@ def run_summary(nodes: dict[str, Row], check_mode: bool = False, judgement: Row 
     if not check_mode:
         lines += _reboot_lines(nodes)
     return lines
+
+
+def stopped_at_the_plan(nodes: Mapping[str, Row]) -> bool:
+    """Whether no node was touched: one that cannot be planned stops the run for all of them."""
+    return any(node.get("plan") and not node["plan"]["ok"] for node in nodes.values())
 
 
 def _names(hosts: list[str]) -> str:

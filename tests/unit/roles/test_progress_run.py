@@ -279,6 +279,7 @@ def test_ansible_runner_keeps_what_a_run_came_to_that_stopped_at_its_plan(
         "gpufleet_prefix": str(tmp_path / "opt"),
         "gpufleet_facts_directory": str(tmp_path / "facts"),
         "gpufleet_lock_directory": str(tmp_path / "locks"),
+        "gpufleet_report_dir": str(tmp_path / "report"),
     }
     inventory = tmp_path / "hosts.json"
     inventory.write_text(json.dumps({"all": {"hosts": {"n1": None, "n2": None}, "vars": {**local, **wishes}}}))
@@ -286,6 +287,9 @@ def test_ansible_runner_keeps_what_a_run_came_to_that_stopped_at_its_plan(
     assert done.rc == 2
     kept = [event["event_data"]["artifact_data"] for event in done.events if event["event"] == "playbook_on_stats"]
     failed = kept[0]["gpufleet"].pop("failed")
+    report = kept[0].pop("gpufleet_report")
+    assert (report["states"]["refused"], report["files"][0]) == (2, str(tmp_path / "report/report.html"))
+    assert (tmp_path / "report/report.html").exists()
     assert kept == [{"gpufleet": {"ok": False, "finished": False, "nodes": 2, "verified": 0, "reboot_needed": []}}]
     assert failed and all(code.startswith("GF-") and hosts == ["n1", "n2"] for code, hosts in failed.items())
     assert f"{next(iter(failed))}" in done.stdout.read().partition("PLAY RECAP")[2]

@@ -9,7 +9,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.gpufleet.stack.plugins.filter.run_stats import run_stats as run_stats_filter
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.progress_failures import SEEN, Failure
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.run_stats import run_stats
-from ansible_collections.gpufleet.stack.tests.unit.plugins.plugin_utils.test_report import (
+from ansible_collections.gpufleet.stack.tests.unit.plugins.plugin_utils.test_run_summary import (
     check,
     good,
     plan,
@@ -68,6 +68,12 @@ def test_a_conflict_is_known_before_any_node_failed() -> None:
     found = stats(nodes, {"n1", "n2"}, finished=False)
     assert found["failed"] == {"GF-PLAN-TORCH": ["n2"]}
     assert (found["ok"], found["finished"], found["verified"]) == (False, False, 0)
+
+
+def test_nodes_that_a_conflict_of_another_stopped_did_not_fail() -> None:
+    nodes = {"n1": {"plan": plan()}, "n2": {"plan": plan(ok=False, conflicts=[CONFLICT])}, "n3": {"plan": None}}
+    found = stats(nodes, set(), {"n3": Failure("not reached", "no route")}, finished=False)
+    assert found["failed"] == {"GF-PLAN-TORCH": ["n2"], "not reached": ["n3"]}
 
 
 def test_a_run_that_is_not_at_its_end_is_not_well() -> None:
