@@ -149,7 +149,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = unquote(self.path).strip("/").split("/")
-        if parts[0] == "simple" and len(parts) == 2:
+        # /simple/ is a package index; the PyTorch project's has its builds' names there (/cpu/).
+        if parts[0] != "files" and len(parts) == 2:
             return self._page(parts[1])
         path = self.server.folder / parts[-1]
         if path.suffix == ".metadata":
