@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.settings_file import read
 
 SOURCES_FILE = "etc/apt/sources.list.d/gpufleet-components.sources"
 HEADER = "# Written by gpufleet.stack: components of this node's own archives that its other sources leave out.\n"
@@ -112,21 +113,13 @@ def parse_deb822(text: str) -> list[Source]:
     return found
 
 
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except FileNotFoundError:
-        return ""
-
-
 def read_sources(root: str = "/", without: str = SOURCES_FILE) -> list[Source]:
     """Every binary source of the node, but for those in our own file.
 
     :param root: the tree whose ``etc/apt`` is read.
     :param without: the file, relative to ``root``, that is left out.
     """
-    found = parse_one_line(_text(os.path.join(root, "etc/apt/sources.list")))
+    found = parse_one_line(read(os.path.join(root, "etc/apt/sources.list")))
     folder = os.path.join(root, "etc/apt/sources.list.d")
     try:
         names = sorted(os.listdir(folder))
@@ -137,7 +130,7 @@ def read_sources(root: str = "/", without: str = SOURCES_FILE) -> list[Source]:
         # The names that apt itself reads: letters, digits, underscore, hyphen, full stop (sources.list(5)).
         if path == os.path.join(root, without) or not re.fullmatch(r"[\w.-]+\.(list|sources)", name, re.ASCII):
             continue
-        found += parse_deb822(_text(path)) if name.endswith(".sources") else parse_one_line(_text(path))
+        found += parse_deb822(read(path)) if name.endswith(".sources") else parse_one_line(read(path))
     return found
 
 
@@ -150,7 +143,7 @@ def aliases(codename: str, root: str) -> dict[str, str]:
     except OSError:
         return names
     for name in files:
-        fields = dict(re.findall(r"^(Suite|Codename): *(\S+)", _text(os.path.join(folder, name))[:4000], re.MULTILINE))
+        fields = dict(re.findall(r"^(Suite|Codename): *(\S+)", read(os.path.join(folder, name))[:4000], re.MULTILINE))
         if {"Suite", "Codename"} <= set(fields) and fields["Codename"] in _suites(codename):
             names[fields["Suite"]] = fields["Codename"]
     return names
@@ -220,7 +213,7 @@ def render(sources: Iterable[Source]) -> str:
 
 def codename_of(root: str = "/") -> str:
     """The release's codename from os-release; empty where it has none."""
-    text = _text(os.path.join(root, "etc/os-release")) or _text(os.path.join(root, "usr/lib/os-release"))
+    text = read(os.path.join(root, "etc/os-release")) or read(os.path.join(root, "usr/lib/os-release"))
     match = re.search(r'^VERSION_CODENAME="?([^"\n]*)', text, re.MULTILINE)
     return match[1] if match else ""
 
@@ -232,7 +225,7 @@ def plan_file(root: str, codename: str, components: Iterable[str]) -> tuple[str,
     """
     suites = _suites(codename)
     suites |= set(aliases(codename, root))
-    ours = parse_deb822(_text(os.path.join(root, SOURCES_FILE)))
+    ours = parse_deb822(read(os.path.join(root, SOURCES_FILE)))
     wanted = list(components) + sorted({name for source in ours for name in source.components})
     added = missing_sources(read_sources(root), wanted, suites, codename)
     return render(added), added

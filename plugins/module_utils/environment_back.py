@@ -13,6 +13,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import environment_
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import COMPLETE
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_proof import prove_start
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.file_rights import rights
 from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import read_json
 
 
@@ -43,7 +44,7 @@ def switch_all(steps: list[Step], check_mode: bool = False) -> list[tuple[Step, 
     if check_mode or not todo:
         return befores
     with ExitStack() as stack:
-        stack.enter_context(environment_switch.rights(todo[0]))
+        stack.enter_context(rights(todo[0].path))
         for step in sorted(todo, key=lambda each: each.link):
             stack.enter_context(environment_switch.alone(step))
         done: list[tuple[Step, str]] = []

@@ -25,29 +25,6 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.errors import Gpufl
 
 
 @contextmanager
-def rights(wanted: Place) -> Iterator[None]:
-    """What the file system refuses, in words."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise GpufleetError(
-                "GF-RIGHTS",
-                f"{error.filename or wanted.path} cannot be written: {error.strerror}",
-                "the play runs without root, or the file system is read-only on this node",
-                "run with become (-K), or set gpufleet_prefix to a directory that this user may write",
-            ) from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise GpufleetError(
-                "GF-DISK-SPACE",
-                f"{error.filename or wanted.path}: {error.strerror}",
-                "something else filled the file system while the environment was built",
-                "free some space, or set gpufleet_prefix and gpufleet_cache_dir to a larger file system",
-            ) from error
-        raise
-
-
-@contextmanager
 def alone(wanted: Place) -> Iterator[int]:
     """Hold the lock of the environment's name; answers its descriptor, which children of ours keep open as well."""
     path = os.path.join(os.path.dirname(wanted.link), ".lock")

@@ -29,6 +29,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout 
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_proof import prove
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_survey import Survey, standing, survey
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.file_rights import rights
 from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import read_json
 
 
@@ -54,7 +55,7 @@ def ensure(wanted: Wanted, check_mode: bool = False) -> dict[str, Any]:
         # Users other than root have to read what is built here, whatever umask the connection came with.
         former_umask = os.umask(0o022)
         try:
-            with environment_switch.rights(wanted):
+            with rights(wanted.path):
                 state, pruned = _used(wanted) or _alone(wanted)
         finally:
             os.umask(former_umask)

@@ -10,7 +10,6 @@ written last, and says how the directory looked then; what a killed run left has
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -27,6 +26,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import environment_
 from ansible_collections.gpufleet.stack.plugins.module_utils import uv as uv_tool
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import COMPLETE
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.file_rights import rights
 from ansible_collections.gpufleet.stack.plugins.module_utils.receipts import read_json, tree_state, write_json
 
 # Where the project publishes its builds. uv knows mirrors by this beginning, which its mirror variable takes the place of.
@@ -90,7 +90,7 @@ def ensure(wanted: Wanted, check_mode: bool = False) -> dict[str, Any]:
     if reason is not None and not check_mode:
         former = os.umask(0o022)
         try:
-            with _rights(wanted), _alone(wanted):
+            with rights(wanted.path), _alone(wanted):
                 if survey(wanted) is not None:  # another run may have brought it while this one waited
                     _install(wanted)
         finally:
@@ -124,21 +124,6 @@ def survey(wanted: Wanted) -> str | None:
     if complete.get("tree") != tree_state(os.path.join(wanted.path, wanted.name)):
         return f"{wanted.path} was changed"
     return None
-
-
-@contextmanager
-def _rights(wanted: Wanted) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        raise GpufleetError(
-            "GF-RIGHTS",
-            f"{error.filename or wanted.path} cannot be written: {error.strerror}",
-            "the play runs without root, or the file system is read-only on this node",
-            "run with become (-K), or set gpufleet_prefix to a directory that this user may write",
-        ) from error
 
 
 @contextmanager

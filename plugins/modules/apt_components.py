@@ -79,30 +79,8 @@ added:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import apt_components
+from ansible_collections.gpufleet.stack.plugins.module_utils import apt_components, settings_file
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-
-
-def read(path: str) -> str:
-    """Text of a file, empty where there is none."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except FileNotFoundError:
-        return ""
-
-
-def write(module: AnsibleModule, path: str, text: str) -> None:
-    """Replace the file in one step; empty text removes it."""
-    if not text:
-        os.unlink(path)
-        return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    partial = os.path.join(module.tmpdir, os.path.basename(path))
-    with open(partial, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.chmod(partial, 0o644)
-    module.atomic_move(partial, path)
 
 
 def main() -> None:
@@ -126,10 +104,10 @@ def main() -> None:
             text, added = apt_components.plan_file(root, codename, module.params["components"])
         except GpufleetError as error:
             module.fail_json(msg=str(error), error=error.as_dict())
-    former = read(path)
+    former = settings_file.read(path)
     if former != text and not module.check_mode:
         try:
-            write(module, path, text)
+            settings_file.replace(module, path, text)
         except OSError as error:
             module.fail_json(msg=f"{path} cannot be written: {error.strerror}")
     module.exit_json(

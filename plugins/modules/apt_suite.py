@@ -82,21 +82,8 @@ error:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import apt_suite
+from ansible_collections.gpufleet.stack.plugins.module_utils import apt_suite, settings_file
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-
-
-def write(module: AnsibleModule, path: str, text: str) -> None:
-    """Replace the file in one step; empty text removes it."""
-    if not text:
-        os.unlink(path)
-        return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    partial = os.path.join(module.tmpdir, os.path.basename(path))
-    with open(partial, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.chmod(partial, 0o644)
-    module.atomic_move(partial, path)
 
 
 def main() -> None:
@@ -130,7 +117,7 @@ def main() -> None:
         if module.check_mode:
             continue
         try:
-            write(module, full, text)
+            settings_file.replace(module, full, text)
         except OSError as error:
             module.fail_json(msg=f"{full} cannot be written: {error.strerror}")
     module.exit_json(

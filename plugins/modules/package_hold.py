@@ -125,30 +125,8 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import apt_locks, package_hold, receipts
+from ansible_collections.gpufleet.stack.plugins.module_utils import apt_locks, package_hold, receipts, settings_file
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
-
-
-def read(path: str) -> str:
-    """Text of a file, empty where there is none."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except FileNotFoundError:
-        return ""
-
-
-def write(module: AnsibleModule, path: str, text: str) -> None:
-    """Replace the file in one step; empty text removes it, unless it is one of dnf's."""
-    if not text and not path.endswith(package_hold.VERSIONLOCK):
-        os.unlink(path)
-        return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    partial = os.path.join(module.tmpdir, os.path.basename(path))
-    with open(partial, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.chmod(partial, 0o644)
-    module.atomic_move(partial, path)
 
 
 def forget(path: str) -> None:
@@ -174,7 +152,9 @@ def carry_out(module: AnsibleModule, root: str, plan: package_hold.Plan, texts: 
         receipts.write_json(note, plan.note)
     select(module, root, plan.selections)
     for path, text in texts.items():
-        write(module, path, text)
+        # dnf's own file stays where it is empty.
+        put = settings_file.write if path.endswith(package_hold.VERSIONLOCK) else settings_file.replace
+        put(module, path, text)
     if plan.note is None and os.path.exists(note):
         forget(note)
 
@@ -188,7 +168,7 @@ def work(module: AnsibleModule, name: str) -> dict[str, Any]:
         kernel=wanted["kernel"], state=wanted["state"], root=root, branch=wanted["branch"],
     )  # fmt: skip
     paths = {os.path.join(root, path): text for path, text in plan.files.items()}
-    before = {path: read(path) for path in paths}
+    before = {path: settings_file.read(path) for path in paths}
     texts = {path: text for path, text in paths.items() if before[path] != text}
     note = os.path.join(root, package_hold.HOLDS, name + ".json")
     changed = bool(plan.selections or texts or receipts.read_json(note) != plan.note)
