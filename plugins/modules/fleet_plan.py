@@ -59,7 +59,7 @@ options:
     default: keep
     version_added: 0.1.0
   json:
-    description: File on the controller that the plans are written to, after docs/plan-schema.json. Empty writes none.
+    description: File on the controller that the plans are written to, after docs/schemas/plan.schema.json. Empty writes none.
     type: str
     default: ""
 """

@@ -4,7 +4,7 @@
 """The plans of many nodes as one document, nodes with the same decision together. Private to the collection.
 
 Of each plan only the few lines that are shown stay in memory: plans are taken one by one, and may be dropped after.
-The document's schema is docs/plan-schema.json.
+The document's schema is docs/schemas/plan.schema.json.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Site:
 
     def document(self) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.json.read_text(encoding="utf-8"))
-        jsonschema.validate(document, json.loads((ROOT / "docs/plan-schema.json").read_text(encoding="utf-8")))
+        jsonschema.validate(document, json.loads((ROOT / "docs/schemas/plan.schema.json").read_text(encoding="utf-8")))
         return document
 
 

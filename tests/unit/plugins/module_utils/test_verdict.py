@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.gpufleet.stack.plugins.module_utils import verdict, verdict_store, verify_process
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 
-SCHEMA = Path(__file__).resolve().parents[4] / "docs" / "verdict.schema.json"
+SCHEMA = Path(__file__).resolve().parents[4] / "docs" / "schemas" / "verdict.schema.json"
 NODE = {
     "gpus": 0,
     "compute_capabilities": [],

@@ -26,7 +26,7 @@ def own_script(monkeypatch: pytest.MonkeyPatch) -> Any:
     return write
 
 
-SCHEMA = Path(__file__).resolve().parents[4] / "docs" / "verdict.schema.json"
+SCHEMA = Path(__file__).resolve().parents[4] / "docs" / "schemas" / "verdict.schema.json"
 
 
 def run(capsys: pytest.CaptureFixture[str], folder: Path, **more: Any) -> dict[str, Any]:

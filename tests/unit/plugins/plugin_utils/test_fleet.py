@@ -12,7 +12,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.errors import Gpufl
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet import Fleet
 from ansible_collections.gpufleet.stack.plugins.plugin_utils.fleet_text import fleet_lines, plain, wish_text
 
-SCHEMA = json.loads((Path(__file__).parents[4] / "docs/plan-schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((Path(__file__).parents[4] / "docs/schemas/plan.schema.json").read_text(encoding="utf-8"))
 ROLES = ("nvidia_driver", "cuda_toolkit", "cudnn", "python", "pytorch", "verify")
 ESCAPE = "\x1b[31mRed\x1b[0m\x1b]0;title\x07 {{ 7*7 }}\nGPU\x00 ×2 ö"
 
