@@ -178,7 +178,7 @@ def _plan_leftovers(plan: Plan) -> None:
         plan.files += _found(root, prefix + "/python/.lock")
     if "verify" in plan.stages or "pytorch" in plan.stages:
         # A check of the fleet leaves no receipt.
-        plan.files += _found(root, prefix + "/libexec/gpufleet_fleet.py")
+        plan.files += _found(root, prefix + "/libexec/gpufleet_fleet.py*")
         plan.files += _found(root, plan.wish.state_dir + "/fleet-verdict.json")
     for role in runfile.PROGRAMS:
         if role in plan.stages:

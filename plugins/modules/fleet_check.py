@@ -10,8 +10,8 @@ module: fleet_check
 short_description: Runs one node's part of a check in which all nodes compute together
 description:
   - With O(state=look) says where the other nodes can meet at this one, and which torch it would compute with.
-  - With O(state=run) starts this node's ranks, watches them, and returns how each ended and what it measured. It has to
-    run on all nodes of the fleet at the same time.
+  - With O(state=run) writes the script of the ranks, starts this node's ranks, watches them, and returns how each ended and
+    what it measured. It has to run on all nodes of the fleet at the same time.
   - Does not judge, and does not fail where a rank does. The filter P(gpufleet.stack.fleet_verdict#filter) compares what all nodes
     returned.
   - A rank whose process gives no sign of life for ten seconds is ended, and so is every rank after O(timeout) seconds.
@@ -25,7 +25,7 @@ attributes:
   check_mode:
     support: partial
     details:
-      - O(state=look) works as always. O(state=run) starts nothing and returns no ranks.
+      - O(state=look) works as always. O(state=run) writes and starts nothing, and returns no ranks.
   diff_mode:
     support: none
 options:
@@ -53,7 +53,9 @@ options:
     type: str
     default: ""
   script:
-    description: The script of the ranks, on the node. Needed with O(state=run).
+    description:
+      - Where the script of the ranks lies on the node. It is written there, one archive that the environments' Pythons run.
+        Needed with O(state=run).
     type: path
   ranks:
     description: The ranks of this node. Needed with O(state=run).
@@ -63,7 +65,7 @@ options:
     description: Number of ranks of all nodes. Needed with O(state=run).
     type: int
   brief:
-    description: What the ranks do; see C(DEFAULTS) in O(script).
+    description: What the ranks do; O(script) tells with C(--help) what there is.
     type: dict
     default: {}
   user:
@@ -74,6 +76,10 @@ options:
     description: Seconds after which every rank of this node is ended.
     type: int
     default: 120
+  state_dir:
+    description: Directory of the collection's state on the node, where the fleet's verdict will lie. It is made with O(state=run).
+    type: path
+    default: /var/lib/gpufleet
 """
 
 EXAMPLES = r"""
@@ -87,7 +93,7 @@ EXAMPLES = r"""
 - name: Run this node's ranks
   gpufleet.stack.fleet_check:
     interpreter: /opt/gpufleet/envs/default/current/bin/python
-    script: /opt/gpufleet/libexec/gpufleet_fleet.py
+    script: /opt/gpufleet/libexec/gpufleet_fleet.pyz
     port: 29511
     address: 10.1.0.1
     ranks: [0]
@@ -122,9 +128,14 @@ ranks:
       seconds: 9.5
 """
 
+import os
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpufleet.stack.plugins.module_utils import fleet_look, fleet_ranks
+from ansible_collections.gpufleet.stack.plugins.module_utils import fleet_look, fleet_ranks, script_archive
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.file_rights import rights
+from ansible_collections.gpufleet.stack.plugins.module_utils.torch_fleet import main as fleet_script
 
 
 def main() -> None:
@@ -142,6 +153,7 @@ def main() -> None:
             "brief": {"type": "dict", "default": {}},
             "user": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 120},
+            "state_dir": {"type": "path", "default": "/var/lib/gpufleet"},
         },
         required_if=[("state", "run", ("script", "ranks", "world_size", "address"))],
         supports_check_mode=True,
@@ -153,10 +165,24 @@ def main() -> None:
             module.exit_json(changed=False, look=fleet_look.look(params["interpreter"], *where))
         if module.check_mode:
             module.exit_json(changed=False, msg="would check the fleet")
+        # Some user runs the script, and every user reads the verdict: a strict umask of root's would keep them out.
+        os.umask(0o022)
+        changed = prepare(params)
         ranks = fleet_ranks.run_ranks(params, params["script"], params["interpreter"], params["user"])
     except GpufleetError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
-    module.exit_json(changed=False, ranks=ranks)
+    module.exit_json(changed=changed, ranks=ranks)
+
+
+def prepare(params: dict[str, Any]) -> bool:
+    """Put the script there, and make the directory of the verdict; whether something of it was not there.
+
+    :raises GpufleetError: GF-RIGHTS, GF-DISK-SPACE.
+    """
+    made = not os.path.isdir(params["state_dir"])
+    with rights(params["script"]):
+        os.makedirs(params["state_dir"], mode=0o755, exist_ok=True)
+        return script_archive.write(params["script"], fleet_script) or made
 
 
 if __name__ == "__main__":

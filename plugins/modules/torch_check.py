@@ -271,10 +271,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpufleet.stack.plugins.module_utils import (
     gpu,
     gpu_holders,
+    script_archive,
     verdict,
     verdict_store,
     verify_account,
-    verify_archive,
     verify_busy,
     verify_health,
     verify_install,
@@ -282,6 +282,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import (
     verify_srun,
 )
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
+from ansible_collections.gpufleet.stack.plugins.module_utils.torch_verify import main as check_script
 
 ENVIRONMENT = {
     "name": {"type": "str", "required": True},
@@ -344,7 +345,7 @@ def main() -> None:
     os.umask(0o022)
     try:
         how = way(params)
-        written = verify_archive.write(params["script"])
+        written = script_archive.write(params["script"], check_script)
         found = prove(params, how)
         changed = verdict_store.outcome(verdict_store.read(path)) != verdict_store.outcome(found)
         verdict_store.keep(params["state_dir"], found, max(1, params["keep"]))

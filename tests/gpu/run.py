@@ -24,8 +24,11 @@ sys.path.insert(0, str(ROOT / "collections"))
 
 from ansible_collections.gpufleet.stack.plugins.module_utils import (  # noqa: E402
     gpu,
-    verify_archive,
+    script_archive,
     verify_health,
+)
+from ansible_collections.gpufleet.stack.plugins.module_utils.torch_verify import (  # noqa: E402
+    main as check_script,
 )
 
 SECONDS = 3600
@@ -48,7 +51,7 @@ def verify(python: str, level: str, wanted: dict[str, Any]) -> tuple[int, str, d
     """Run the checks: exit status, what went to standard error, and the answer."""
     with tempfile.TemporaryDirectory() as folder:
         script, expect = Path(folder, "gpufleet_verify.pyz"), Path(folder, "expect.json")
-        verify_archive.write(str(script))
+        script_archive.write(str(script), check_script)
         expect.write_text(json.dumps(wanted), encoding="utf-8")
         command = [python, str(script), "--json", "--level", level, "--expect", str(expect)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)

@@ -25,7 +25,7 @@ CLONE = hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]
 SHARED = f"/var/cache/gpufleet/fleet-test-{CLONE}"
 PREFIX = SHARED + "/{{ inventory_hostname }}"
 VERDICT = "/var/lib/gpufleet/fleet-verdict.json"
-SCRIPT = "gpufleet_fleet.py"
+SCRIPT = "gpufleet_fleet.pyz"
 # So many sums that something can go wrong in the middle of them.
 MANY_SIZES = [8388608 + 4 * number for number in range(400)]
 # Until torch is there and the sums have begun, on a machine that does other things, too.
@@ -39,7 +39,7 @@ imported = builtins.__import__
 
 def hook(name, *arguments, **more):
     module = imported(name, *arguments, **more)
-    if name == "torch.distributed" and arguments and arguments[0].get("__name__") == "__main__":
+    if name == "torch.distributed" and arguments and arguments[0].get("__name__") == "gpufleet_fleet.run":
         builtins.__import__ = imported
         import torch
         import torch.distributed as dist

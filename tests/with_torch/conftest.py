@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.stack.plugins.module_utils import verify_archive
+from ansible_collections.gpufleet.stack.plugins.module_utils import script_archive
+from ansible_collections.gpufleet.stack.plugins.module_utils.torch_verify import main as check_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,5 +42,5 @@ def torch_1_13() -> str:
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The check script as the node has it."""
     path = tmp_path_factory.mktemp("script") / "gpufleet_verify.pyz"
-    verify_archive.write(str(path))
+    script_archive.write(str(path), check_script)
     return path

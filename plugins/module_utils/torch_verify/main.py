@@ -49,6 +49,9 @@ from typing import Any
 
 from . import expectations, levels, table
 
+# The package is called so in the archive.
+NAME = "gpufleet_verify"
+
 EXIT_PASSED = 0
 EXIT_FAILED = 1
 EXIT_COULD_NOT_RUN = 2
@@ -77,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         wanted = expectations.read(options.expect)
     except (OSError, ValueError) as error:
-        say(f"gpufleet_verify: {error}", sys.stderr)
+        say(f"{NAME}: {error}", sys.stderr)
         return EXIT_COULD_NOT_RUN
     # As NVML and the facts count them; CUDA itself begins with the fastest.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
@@ -85,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # a half-removed environment raises anything
-        say(f"gpufleet_verify: {sys.executable} cannot import torch: {error}", sys.stderr)
+        say(f"{NAME}: {sys.executable} cannot import torch: {error}", sys.stderr)
         return EXIT_COULD_NOT_RUN
     result = levels.report(torch, wanted, options.level)
     say(json.dumps(result, allow_nan=False, sort_keys=True) if options.json else table.table(result), out)

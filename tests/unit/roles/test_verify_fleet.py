@@ -34,6 +34,17 @@ class Fleet:
         python.chmod(0o755)
         return str(python)
 
+    def counting(self, host: str) -> str:
+        """A Python for Ansible's modules that counts its starts: one is one module execution."""
+        python = self.folder / f"{host}-python"
+        count = self.folder / f"{host}-executions"
+        python.write_text(f'#!/bin/sh\necho start >> {count}\nexec {sys.executable} "$@"\n', encoding="utf-8")
+        python.chmod(0o755)
+        return str(python)
+
+    def executions(self, host: str) -> int:
+        return len((self.folder / f"{host}-executions").read_text(encoding="utf-8").splitlines())
+
     def variables(self, host: str, interpreter: str) -> dict[str, Any]:
         stage = {
             "environments": [{"name": "default", "interpreter": interpreter}],
@@ -45,7 +56,7 @@ class Fleet:
         stage.update(gpus=0, gpu_checks="skip", driver_pending=False)
         return {
             "ansible_connection": "local",
-            "ansible_python_interpreter": sys.executable,
+            "ansible_python_interpreter": self.counting(host),
             "gpufleet_prefix": str(self.folder / host / "prefix"),
             "gpufleet_plan": {"ok": True, "stages": {"verify": stage}},
         }
@@ -74,7 +85,7 @@ class Fleet:
         return done.returncode, done.stdout + done.stderr
 
     def left(self) -> list[Path]:
-        return [path for path in self.folder.rglob("*") if path.name in ("gpufleet_fleet.py", "fleet-verdict.json")]
+        return [path for path in self.folder.rglob("*") if path.name in ("gpufleet_fleet.pyz", "fleet-verdict.json")]
 
 
 @pytest.fixture(name="fleet")
@@ -106,3 +117,5 @@ def test_ranks_that_cannot_begin_are_named_and_the_verdict_is_left(fleet: Fleet)
     assert "No module named 'torch'" in text
     verdict = json.loads((fleet.folder / "state" / "fleet-verdict.json").read_text(encoding="utf-8"))
     assert (verdict["ok"], verdict["hosts"], len(verdict["suspects"])) == (False, list(HOSTS), 3)
+    # The look, the ranks, and two for the copy of the verdict.
+    assert [fleet.executions(host) for host in HOSTS] == [4, 4, 4]

@@ -235,7 +235,9 @@ def test_everything_goes_and_a_second_run_finds_nothing(full: Node, tmp_path: Pa
 
 
 def test_what_a_check_of_the_fleet_left_goes_too(full: Node) -> None:
-    left = (PREFIX + "/libexec/gpufleet_fleet.py", "/var/lib/gpufleet/fleet-verdict.json")
+    # An earlier release's script was a file of Python.
+    scripts = (PREFIX + "/libexec/gpufleet_fleet.pyz", PREFIX + "/libexec/gpufleet_fleet.py")
+    left = (*scripts, "/var/lib/gpufleet/fleet-verdict.json")
     for path in left:
         full.write(path)
     assert full.remove("cudnn").kept == {}

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.gpufleet.stack.plugins.module_utils import verify_archive
+from ansible_collections.gpufleet.stack.plugins.module_utils import script_archive
 from ansible_collections.gpufleet.stack.plugins.module_utils.torch_verify import (
     compilers,
     devices,
@@ -21,6 +21,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.torch_verify import
     levels,
     libraries,
     link,
+    main,
     management,
     network,
     outcomes,
@@ -36,7 +37,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.torch_verify.expect
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file as the node has it."""
     path = tmp_path_factory.mktemp("script") / "libexec" / "gpufleet_verify.pyz"
-    assert verify_archive.write(str(path))
+    assert script_archive.write(str(path), main)
     return path
 
 
@@ -273,13 +274,13 @@ def test_a_check_that_raises_has_failed() -> None:
 
 
 def test_the_file_is_whole_always_the_same_and_written_once(script: Path) -> None:
-    names = zipfile.ZipFile(io.BytesIO(verify_archive.archive())).namelist()
-    here = Path(verify_archive.__file__).parent / "torch_verify"
+    names = zipfile.ZipFile(io.BytesIO(script_archive.archive(main))).namelist()
+    here = Path(script_archive.__file__).parent / "torch_verify"
     assert names == ["__main__.py", *sorted(f"gpufleet_verify/{path.name}" for path in here.glob("*.py"))]
-    assert script.read_bytes() == verify_archive.archive()
-    assert not verify_archive.write(str(script))
+    assert script.read_bytes() == script_archive.archive(main)
+    assert not script_archive.write(str(script), main)
     script.write_bytes(b"cut off")
-    assert verify_archive.write(str(script))
+    assert script_archive.write(str(script), main)
     assert script.stat().st_mode & 0o777 == 0o755
 
 

@@ -21,8 +21,8 @@ from ansible_collections.gpufleet.stack.plugins.modules import torch_check
 @pytest.fixture(autouse=True)
 def own_script(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The script of a test in the place of the real one; what writes the real one."""
-    write = torch_check.verify_archive.write
-    monkeypatch.setattr(torch_check.verify_archive, "write", lambda path: False)
+    write = torch_check.script_archive.write
+    monkeypatch.setattr(torch_check.script_archive, "write", lambda path, main: False)
     return write
 
 
@@ -192,7 +192,7 @@ def test_errors_have_a_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_the_real_script_is_written_and_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_script: Any
 ) -> None:
-    monkeypatch.setattr(torch_check.verify_archive, "write", own_script)
+    monkeypatch.setattr(torch_check.script_archive, "write", own_script)
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n", encoding="utf-8")
     monkeypatch.setattr(torch_check.verdict, "script_environment", lambda *given: {"PYTHONPATH": str(tmp_path)})
     result = run(capsys, tmp_path)

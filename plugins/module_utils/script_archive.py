@@ -1,10 +1,11 @@
 # Copyright: gpufleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The check script as one file for the node: a zip archive that Python runs. Private to the collection.
+"""A script as one file for the node: a zip archive that Python runs. Private to the collection.
 
-Ansible sends the modules of ``torch_verify`` along, since they are imported here; the environment's Python, which runs
-them, knows neither Ansible nor this collection.
+The script is a package of its own, ``torch_verify`` or ``torch_fleet``: the environment's Python, which runs it, knows
+neither Ansible nor this collection. A module hands over the package's ``main``, since Ansible sends what is imported, and
+main imports all the others.
 """
 
 from __future__ import annotations
@@ -12,16 +13,14 @@ from __future__ import annotations
 import io
 import os
 import pkgutil
+import sys
 import tempfile
 import zipfile
+from types import ModuleType
 
-from ansible_collections.gpufleet.stack.plugins.module_utils import torch_verify
-from ansible_collections.gpufleet.stack.plugins.module_utils.torch_verify import main
+START = """import sys
 
-PACKAGE = "gpufleet_verify"
-START = f"""import sys
-
-from {PACKAGE}.main import main
+from {name}.main import main
 
 sys.exit(main())
 """
@@ -29,19 +28,17 @@ sys.exit(main())
 STAMP = (1980, 1, 1, 0, 0, 0)
 
 
-def sources() -> dict[str, bytes]:
-    """The files of the package by their names."""
-    # Ansible sends what is imported: main brings all the others.
-    found = {"__init__.py": b"", "main.py": pkgutil.get_data(main.__name__.rpartition(".")[0], "main.py") or b""}
-    for module in pkgutil.iter_modules(torch_verify.__path__):
-        name = f"{module.name}.py"
-        found[name] = pkgutil.get_data(torch_verify.__name__, name) or b""
-    return found
+def sources(main: ModuleType) -> dict[str, bytes]:
+    """The files of main's package by their names."""
+    package = sys.modules[main.__name__.rpartition(".")[0]]
+    names = [f"{module.name}.py" for module in pkgutil.iter_modules(package.__path__)]
+    return {"__init__.py": b"", **{name: pkgutil.get_data(package.__name__, name) or b"" for name in names}}
 
 
-def archive() -> bytes:
-    """The whole script."""
-    files = {"__main__.py": START.encode(), **{f"{PACKAGE}/{name}": data for name, data in sources().items()}}
+def archive(main: ModuleType) -> bytes:
+    """The whole script; main has the name that its package bears there."""
+    files = {"__main__.py": START.format(name=main.NAME).encode()}
+    files.update({f"{main.NAME}/{name}": data for name, data in sources(main).items()})
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as out:
         for name, data in sorted(files.items()):
@@ -52,9 +49,9 @@ def archive() -> bytes:
     return buffer.getvalue()
 
 
-def write(path: str) -> bool:
+def write(path: str, main: ModuleType) -> bool:
     """Put the script there, whole or not at all; whether it was another one before."""
-    data = archive()
+    data = archive(main)
     try:
         with open(path, "rb") as stream:
             if stream.read() == data:
@@ -63,7 +60,7 @@ def write(path: str) -> bool:
         pass  # the first time
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o755, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=".gpufleet_verify-", dir=folder)
+    handle, partial = tempfile.mkstemp(prefix=f".{main.NAME}-", dir=folder)
     with os.fdopen(handle, "wb") as stream:
         stream.write(data)
         os.fchmod(stream.fileno(), 0o755)
