@@ -303,6 +303,16 @@ def test_a_slow_link_is_named_and_not_its_nodes(count: int) -> None:
     assert "usual is 1" in found["suspects"][0]["why"]
 
 
+def test_beside_a_rank_that_is_stopped_no_link_is_called_slow() -> None:
+    fleet = brief()
+    answers = good(fleet)
+    rate(answers, fleet, "n1", "n3", 0.1)
+    report(answers, "n2").update(ended="frozen", rc=-9, state="T", answer=None)
+    found = judge(fleet, answers)
+    assert (named(found), failed(found)) == (["n2"], ["finished"])
+    assert "speed of the links is not judged" in found["checks"][-1]["message"]
+
+
 def test_noise_names_nobody() -> None:
     fleet = brief(6)
     answers = good(fleet)
