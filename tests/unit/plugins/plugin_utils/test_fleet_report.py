@@ -158,6 +158,25 @@ def test_what_to_do_is_told_by_urgency_with_cause_and_command(large: Row) -> Non
     assert first["causes"][0]["mend"].startswith("run the playbook again")
 
 
+def test_a_cause_is_told_once_for_all_that_mends_it() -> None:
+    conflict = {
+        "code": "GF-TORCH-UNKNOWN",
+        "message": "torch 2.9.9 is not known",
+        "because": ["the nearest are others"],
+        "fixes": [{"pytorch_version": "2.9.1"}, {"pytorch_version": "2.10.0"}],
+    }
+    document = report({"n1": fleets.node({**fleets.plan(0), "ok": False, "conflicts": [conflict]}, None)})
+    text, page = report_render.md(document), report_render.html(document)
+    assert text.count("the nearest are others") == 1
+    assert [line.strip().partition(":")[0] for line in text.splitlines() if line.startswith("  - ")] == [
+        "- cause",
+        "- mend",
+        "- or",
+    ]
+    # Under what is to be done, and in the details of the node.
+    assert page.count("the nearest are others") == page.count("<dt>or</dt>") == 2
+
+
 def test_the_same_failure_of_many_nodes_is_told_once() -> None:
     dice = fleets.random.Random(1)
     nodes = {
