@@ -25,6 +25,8 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.packages import (
 
 EXTENDED_STATES = "var/lib/apt/extended_states"
 KINDS = ("files", "links", "trees")
+# Stands in the first or second line of each file that is ours alone.
+OUR_WORDS = "Written by gpufleet.stack"
 
 
 def baseline_path(state_dir: str, role: str) -> str:
@@ -35,6 +37,15 @@ def baseline_path(state_dir: str, role: str) -> str:
 def within(root: str, path: str) -> str:
     """``path`` of the node as it is found below ``root``."""
     return os.path.join(root, path.lstrip("/"))
+
+
+def bears_our_words(path: str) -> bool:
+    """Whether a file says of itself that this collection wrote it: known where no receipt is left, too."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return any(OUR_WORDS in stream.readline() for _line in range(2))
+    except OSError:
+        return False
 
 
 def automatic_packages(root: str = "/") -> set[str]:
@@ -128,7 +139,9 @@ def _existing(wanted: dict[str, list[str]], ours: set[str], root: str) -> dict[s
     for kind in KINDS:
         for path in wanted[kind]:
             inside = within(root, path)
-            if path not in ours and os.path.lexists(inside):
+            if path in ours or not os.path.lexists(inside):
+                continue
+            if kind != "files" or not bears_our_words(inside):
                 found[kind][path] = receipts.link_target(inside)
     return found
 

@@ -22,7 +22,7 @@ from ansible_collections.gpufleet.stack.plugins.module_utils import (
 )
 from ansible_collections.gpufleet.stack.plugins.module_utils.environment_layout import BUILDING, COMPLETE, HISTORY
 from ansible_collections.gpufleet.stack.plugins.module_utils.mounts import SHARED, file_system
-from ansible_collections.gpufleet.stack.plugins.module_utils.removal_baseline import within
+from ansible_collections.gpufleet.stack.plugins.module_utils.removal_baseline import bears_our_words, within
 from ansible_collections.gpufleet.stack.plugins.module_utils.removal_wish import (
     OLD_SUFFIX,
     ON_DEMAND,
@@ -36,7 +36,6 @@ from ansible_collections.gpufleet.stack.plugins.module_utils.removal_wish import
 )
 
 ZPROFILES = ("/etc/zsh/zprofile", "/etc/zprofile")
-OUR_HEADER = "# Written by gpufleet.stack"
 # dnf writes it when a stream is enabled; without it none is.
 STREAM_FILE = "/etc/dnf/modules.d/nvidia-driver.module"
 ALTERNATIVES = ("/var/lib/dpkg/alternatives", "/var/lib/alternatives")  # Debian's, and the RHEL family's
@@ -118,11 +117,7 @@ def _unedited(wish: Wish, path: str, digest: str | None) -> bool:
     # A role that was cut off left no digest: what bears our name or begins with our words is ours.
     if os.path.basename(path).startswith("gpufleet-") or path in vendor_repository.KEY_FILES.values():
         return True
-    try:
-        with open(inside, encoding="utf-8", errors="replace") as stream:
-            return stream.readline().startswith(OUR_HEADER)
-    except OSError:
-        return False
+    return bears_our_words(inside)
 
 
 def _plan_links(plan: Plan, receipt: dict[str, Any]) -> None:

@@ -111,6 +111,19 @@ def test_paths_that_were_there_are_remembered_and_ours_are_not(tmp_path: Path) -
     assert (second["before"], second["directories"]) == (first["before"], first["directories"])
 
 
+def test_a_file_that_says_that_we_wrote_it_is_ours_though_the_receipts_are_lost(tmp_path: Path) -> None:
+    install(tmp_path)
+    ours, others = "/usr/local/bin/gpufleet-python", "/usr/local/bin/python-of-the-site"
+    for path, text in (
+        (ours, "#!/bin/sh\n# Written by gpufleet.stack; again\n"),
+        (others, "#!/bin/sh\n\n# Written by"),
+    ):
+        (tmp_path / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path[1:]).write_text(text)
+    begun = removal_baseline.begin(STATE, "python", wanted(files=[ours, others]), str(tmp_path))
+    assert begun is not None and begun["before"]["files"] == {others: None}
+
+
 def test_what_a_run_made_and_no_receipt_names_was_not_there_before(tmp_path: Path) -> None:
     """A cache: it changes with every use, so that no receipt can state it."""
     install(tmp_path)
