@@ -16,6 +16,7 @@ import os
 import re
 from typing import Iterable, NamedTuple
 
+from ansible_collections.gpufleet.stack.plugins.module_utils import settings_file
 from ansible_collections.gpufleet.stack.plugins.module_utils.errors import GpufleetError
 from ansible_collections.gpufleet.stack.plugins.module_utils.packages import (
     DPKG_STATUS,
@@ -245,7 +246,7 @@ def _plan_dnf(name: str, packages: list[str], selecting: list[str], state: str, 
             "a minimal installation leaves it out; dnf5 keeps its locks elsewhere and is not served yet",
             "dnf install python3-dnf-plugin-versionlock",
         )
-    text = _read(os.path.join(root, VERSIONLOCK))
+    text = settings_file.read(os.path.join(root, VERSIONLOCK))
     rest = _without_block(text, name)
     if _marks(name)[0] not in text:
         # `dnf versionlock delete` writes the list anew, without comments: what we locked is told by our note.
@@ -274,17 +275,9 @@ def _lock(name: str, version: str) -> str:
     return f"{name}-{version if ':' in version else '0:' + version}.*"
 
 
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
-
-
 def locked(names: Iterable[str], root: str = "/") -> list[str]:
     """Those of the names that dnf's plugin versionlock keeps at one version."""
-    return locked_names(_read(os.path.join(root, VERSIONLOCK)), names)
+    return locked_names(settings_file.read(os.path.join(root, VERSIONLOCK)), names)
 
 
 def held(names: Iterable[str], root: str = "/") -> dict[str, bool]:

@@ -68,7 +68,10 @@ class Progress:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON can hold it: NaN and infinity, which it can't, become text."""
+    """The value as JSON can hold it: NaN and infinity, which it can't, become text.
+
+    torch_verify has the same: each of the two scripts is whole by itself on the node.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
